@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every parameter of the package, each defined once. Lengths of the map are metres where its scale is known and units of
+the map where it is not; image lengths are shares of the image width, so that they hold at every resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from recon3d_ros.core.params import param
+
+
+@dataclass(frozen=True)
+class InputParams:
+    """What arrives and how long it is waited for."""
+
+    transport: str = param("auto", "transport of the image topic", choices=("auto", "raw", "compressed"))
+    reliability: str = param(
+        "auto", "reliability asked of image publishers; auto adapts to them", choices=("auto", "reliable", "best_effort")
+    )
+    queue: int = param(8, "frames that may wait; beyond it the oldest is dropped and counted", low=1, high=1000)
+    wait: float = param(5.0, "time without data after which the node says what it waits for", unit="s", low=0.1)
+    sync: float = param(0.03, "largest stamp difference of an image and its depth or pose", unit="s", low=0.0)
+
+
+@dataclass(frozen=True)
+class FrameParams:
+    """Names of coordinate frames (REP-105) and which transforms are published."""
+
+    map: str = param("map", "world frame of the map")
+    odom: str = param("odom", "continuous world frame")
+    base: str = param("", "frame of the vehicle body; empty: the camera is the body")
+    camera: str = param("", "optical frame; empty: the frame_id of the images")
+    publish_tf: bool = param(True, "publish map -> odom")
+    publish_odom_tf: bool = param(True, "publish odom -> base where no other node does")
+
+
+@dataclass(frozen=True)
+class KeyframeParams:
+    """When a frame becomes a keyframe."""
+
+    min_flow: float = param(0.06, "flow against the last keyframe that makes a new one", unit="image width", low=0.0, high=1.0)
+    max_gap: int = param(40, "frames after which a new keyframe is made in any case while the camera moves", low=1)
+    min_alive: float = param(0.7, "share of the last keyframe's content still in view below which a new one is made", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class StoreParams:
+    """Keyframes in memory."""
+
+    slots: int = param(8, "keyframes held for readers at any time", low=2, high=256)
+    lease_timeout: float = param(2.0, "time a reader may hold a slot that the writer needs", unit="s", low=0.0)
+
+
+@dataclass(frozen=True)
+class CloudParams:
+    """The point cloud of keyframes."""
+
+    stride: int = param(2, "every n-th row and column of the depth image becomes a published point", low=1, high=64)
+    min_confidence: float = param(0.3, "points of less confidence are dropped", low=0.0, high=1.0)
+    voxel_size: float = param(0.0, "voxel of the saved global cloud; 0: that of the mesh", unit="map", low=0.0)
+    max_points: int = param(2_000_000, "points of the global cloud; beyond it the oldest tenth is dropped", low=1000)
+
+
+@dataclass(frozen=True)
+class MeshParams:
+    """The truncated signed distance field and its surface."""
+
+    voxel_size: float = param(0.0, "edge of a voxel; 0: a share of the median depth of the first keyframe", unit="map", low=0.0)
+    voxel_share: float = param(0.006, "that share", unit="median depth", low=0.0005, high=0.1)
+    truncation: float = param(4.0, "truncation distance", unit="voxels", low=1.5, high=32.0)
+    max_depth: float = param(4.0, "depth beyond which nothing is integrated", unit="median depth", low=1.0)
+    min_weight: float = param(1.5, "observations a voxel needs before it is meshed", low=0.0, high=100.0)
+    carve: bool = param(True, "empty the space in front of a measured depth")
+    max_blocks: int = param(60_000, "blocks of 8x8x8 voxels held at most (3.6 kB each)", low=64)
+    queue: int = param(4, "keyframes that may wait for the mesher; beyond it the oldest is dropped and counted", low=1)
+    publish_rate: float = param(2.0, "largest rate of mesh messages", unit="Hz", low=0.05, high=60.0)
+    message_size: int = param(1_000_000, "size at which a mesh message is split", unit="bytes", low=10_000)
+
+
+@dataclass(frozen=True)
+class GeometricParams:
+    """Monocular reconstruction without a network."""
+
+    tracks: int = param(700, "image points tracked", low=50, high=10_000)
+    window: int = param(8, "keyframes optimised together", low=3, high=64)
+    depth_width: int = param(320, "width at which dense depth is computed", unit="px", low=64, high=1920)
+    depth_planes: int = param(64, "planes of the depth sweep", low=16, high=256)
+    depth_queue: int = param(3, "keyframes that may wait for their depth before one is dropped and counted", low=1)
+
+
+@dataclass(frozen=True)
+class RgbdParams:
+    """Reconstruction with a depth sensor."""
+
+    min_depth: float = param(0.2, "nearer depth is ignored", unit="m", low=0.0)
+    max_depth: float = param(6.0, "farther depth is ignored", unit="m", low=0.1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration: parameters outside any group, then the groups."""
+
+    backend: str = param("auto", "reconstructor", choices=("auto", "geometric", "rgbd", "gct", "slam3r"))
+    prior: bool = param(False, "take given poses (odometry topic, poses.txt of a folder) as prior")
+    output: str = param("", "folder in which a live node saves its results when it stops; empty: none")
+    input: InputParams = field(default_factory=InputParams)
+    frames: FrameParams = field(default_factory=FrameParams)
+    keyframe: KeyframeParams = field(default_factory=KeyframeParams)
+    store: StoreParams = field(default_factory=StoreParams)
+    cloud: CloudParams = field(default_factory=CloudParams)
+    mesh: MeshParams = field(default_factory=MeshParams)
+    geometric: GeometricParams = field(default_factory=GeometricParams)
+    rgbd: RgbdParams = field(default_factory=RgbdParams)
