@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from recon3d_ros.core.types import Frame, Update
+from recon3d_ros.core.types import Frame, Pose, Update
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ class Reconstructor(Protocol):
 
     def close(self) -> None:
         """Stop threads and free memory. May be called more than once."""
+        ...
+
+    def poses(self) -> dict[int, Pose]:
+        """The best pose now, camera to map, of every frame that has one, by index."""
         ...
 
     def statistics(self) -> dict[str, float]:

@@ -14,7 +14,9 @@ def umeyama(source: Array, target: Array, with_scale: bool = True) -> Array:
     squared error. Raises ValueError with fewer than three pairs or when all source points coincide."""
     source, target = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
     if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 3 or len(source) < 3:
-        raise ValueError(f"alignment needs two equal sets of at least 3 points, got {source.shape} and {target.shape}")
+        raise ValueError(
+            f"alignment needs two equal sets of at least 3 points, got {source.shape} and {target.shape}"
+        )
     mean_source, mean_target = source.mean(axis=0), target.mean(axis=0)
     a, b = source - mean_source, target - mean_target
     variance = float((a**2).sum() / len(a))

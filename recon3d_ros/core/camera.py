@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,7 +40,9 @@ class Camera:
             raise InputError(f"unknown distortion model '{self.model}': use one of {', '.join(MODELS)}")
         values = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
         if not np.isfinite(values).all():
-            raise InputError("camera intrinsics hold NaN or infinity: calibrate the camera or give --camera FILE")
+            raise InputError(
+                "camera intrinsics hold NaN or infinity: calibrate the camera or give --camera FILE"
+            )
         if self.width < 1 or self.height < 1 or self.fx <= 0 or self.fy <= 0:
             raise InputError(
                 f"camera is not calibrated (size {self.width}x{self.height}, fx {self.fx:g}, fy {self.fy:g}): "
@@ -48,7 +51,9 @@ class Camera:
         coefficients = list(self.distortion[: MODELS[self.model]])
         coefficients += [0.0] * (MODELS[self.model] - len(coefficients))
         if len(self.distortion) > MODELS[self.model] and any(self.distortion[MODELS[self.model] :]):
-            raise InputError(f"'{self.model}' takes {MODELS[self.model]} coefficients, got {len(self.distortion)}")
+            raise InputError(
+                f"'{self.model}' takes {MODELS[self.model]} coefficients, got {len(self.distortion)}"
+            )
         object.__setattr__(self, "distortion", tuple(float(c) for c in coefficients))
         if self.model in ("plumb_bob", "rational_polynomial") and not any(coefficients):
             object.__setattr__(self, "model", "pinhole")
@@ -85,7 +90,7 @@ class Camera:
 
     def rays(self) -> NDArray[np.float32]:
         """Normalised coordinates [H,W,2] float32 of all pixels."""
-        u, v = np.meshgrid(np.arange(self.width), np.arange(self.height))
+        u, v = np.meshgrid(np.arange(self.width, dtype=np.float64), np.arange(self.height, dtype=np.float64))
         xy = self.unproject(np.stack([u, v], axis=-1).reshape(-1, 2))
         return xy.reshape(self.height, self.width, 2).astype(np.float32)
 
@@ -136,18 +141,22 @@ def _distort_brown(xy: Array, coefficients: tuple[float, ...]) -> Array:
     return np.stack([x * radial + dx, y * radial + dy], axis=-1)
 
 
-def _undistort_by_newton(distorted: Array, distort, iterations: int = 12) -> Array:  # type: ignore[no-untyped-def]
+def _undistort_by_newton(distorted: Array, distort: Callable[[Array], Array], iterations: int = 12) -> Array:
     """Invert `distort` by Newton steps with a numeric 2x2 Jacobian; NaN where it does not converge (outside the model)."""
     step = 1e-6
+    ex, ey = np.array([step, 0.0]), np.array([0.0, step])
     xy = distorted.copy()
     for _ in range(iterations):
         error = distort(xy) - distorted
-        jx = (distort(xy + (step, 0.0)) - distort(xy - (step, 0.0))) / (2 * step)
-        jy = (distort(xy + (0.0, step)) - distort(xy - (0.0, step))) / (2 * step)
+        jx = (distort(xy + ex) - distort(xy - ex)) / (2 * step)
+        jy = (distort(xy + ey) - distort(xy - ey)) / (2 * step)
         det = jx[:, 0] * jy[:, 1] - jx[:, 1] * jy[:, 0]
         det = np.where(np.abs(det) < 1e-9, np.nan, det)
         xy = xy - np.stack(
-            [(jy[:, 1] * error[:, 0] - jy[:, 0] * error[:, 1]) / det, (jx[:, 0] * error[:, 1] - jx[:, 1] * error[:, 0]) / det],
+            [
+                (jy[:, 1] * error[:, 0] - jy[:, 0] * error[:, 1]) / det,
+                (jx[:, 0] * error[:, 1] - jx[:, 1] * error[:, 0]) / det,
+            ],
             axis=-1,
         )
     converged = np.abs(distort(xy) - distorted).max(axis=-1, initial=0.0) < 1e-8

@@ -15,10 +15,16 @@ class InputParams:
 
     transport: str = param("auto", "transport of the image topic", choices=("auto", "raw", "compressed"))
     reliability: str = param(
-        "auto", "reliability asked of image publishers; auto adapts to them", choices=("auto", "reliable", "best_effort")
+        "auto",
+        "reliability asked of image publishers; auto adapts to them",
+        choices=("auto", "reliable", "best_effort"),
     )
-    queue: int = param(8, "frames that may wait; beyond it the oldest is dropped and counted", low=1, high=1000)
-    wait: float = param(5.0, "time without data after which the node says what it waits for", unit="s", low=0.1)
+    queue: int = param(
+        8, "frames that may wait; beyond it the oldest is dropped and counted", low=1, high=1000
+    )
+    wait: float = param(
+        5.0, "time without data after which the node says what it waits for", unit="s", low=0.1
+    )
     sync: float = param(0.03, "largest stamp difference of an image and its depth or pose", unit="s", low=0.0)
 
 
@@ -38,9 +44,18 @@ class FrameParams:
 class KeyframeParams:
     """When a frame becomes a keyframe."""
 
-    min_flow: float = param(0.06, "flow against the last keyframe that makes a new one", unit="image width", low=0.0, high=1.0)
-    max_gap: int = param(40, "frames after which a new keyframe is made in any case while the camera moves", low=1)
-    min_alive: float = param(0.7, "share of the last keyframe's content still in view below which a new one is made", low=0.0, high=1.0)
+    min_flow: float = param(
+        0.06, "flow against the last keyframe that makes a new one", unit="image width", low=0.0, high=1.0
+    )
+    max_gap: int = param(
+        40, "frames after which a new keyframe is made in any case while the camera moves", low=1
+    )
+    min_alive: float = param(
+        0.7,
+        "share of the last keyframe's content still in view below which a new one is made",
+        low=0.0,
+        high=1.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -48,31 +63,43 @@ class StoreParams:
     """Keyframes in memory."""
 
     slots: int = param(8, "keyframes held for readers at any time", low=2, high=256)
-    lease_timeout: float = param(2.0, "time a reader may hold a slot that the writer needs", unit="s", low=0.0)
+    lease_timeout: float = param(
+        2.0, "time a reader may hold a slot that the writer needs", unit="s", low=0.0
+    )
 
 
 @dataclass(frozen=True)
 class CloudParams:
     """The point cloud of keyframes."""
 
-    stride: int = param(2, "every n-th row and column of the depth image becomes a published point", low=1, high=64)
+    stride: int = param(
+        2, "every n-th row and column of the depth image becomes a published point", low=1, high=64
+    )
     min_confidence: float = param(0.3, "points of less confidence are dropped", low=0.0, high=1.0)
-    voxel_size: float = param(0.0, "voxel of the saved global cloud; 0: that of the mesh", unit="map", low=0.0)
-    max_points: int = param(2_000_000, "points of the global cloud; beyond it the oldest tenth is dropped", low=1000)
+    voxel_size: float = param(
+        0.0, "voxel of the saved global cloud; 0: that of the mesh", unit="map", low=0.0
+    )
+    max_points: int = param(
+        2_000_000, "points of the global cloud; beyond it the oldest tenth is dropped", low=1000
+    )
 
 
 @dataclass(frozen=True)
 class MeshParams:
     """The truncated signed distance field and its surface."""
 
-    voxel_size: float = param(0.0, "edge of a voxel; 0: a share of the median depth of the first keyframe", unit="map", low=0.0)
+    voxel_size: float = param(
+        0.0, "edge of a voxel; 0: a share of the median depth of the first keyframe", unit="map", low=0.0
+    )
     voxel_share: float = param(0.006, "that share", unit="median depth", low=0.0005, high=0.1)
     truncation: float = param(4.0, "truncation distance", unit="voxels", low=1.5, high=32.0)
     max_depth: float = param(4.0, "depth beyond which nothing is integrated", unit="median depth", low=1.0)
     min_weight: float = param(1.5, "observations a voxel needs before it is meshed", low=0.0, high=100.0)
     carve: bool = param(True, "empty the space in front of a measured depth")
     max_blocks: int = param(60_000, "blocks of 8x8x8 voxels held at most (3.6 kB each)", low=64)
-    queue: int = param(4, "keyframes that may wait for the mesher; beyond it the oldest is dropped and counted", low=1)
+    queue: int = param(
+        4, "keyframes that may wait for the mesher; beyond it the oldest is dropped and counted", low=1
+    )
     publish_rate: float = param(2.0, "largest rate of mesh messages", unit="Hz", low=0.05, high=60.0)
     message_size: int = param(1_000_000, "size at which a mesh message is split", unit="bytes", low=10_000)
 
@@ -85,7 +112,9 @@ class GeometricParams:
     window: int = param(8, "keyframes optimised together", low=3, high=64)
     depth_width: int = param(320, "width at which dense depth is computed", unit="px", low=64, high=1920)
     depth_planes: int = param(64, "planes of the depth sweep", low=16, high=256)
-    depth_queue: int = param(3, "keyframes that may wait for their depth before one is dropped and counted", low=1)
+    depth_queue: int = param(
+        3, "keyframes that may wait for their depth before one is dropped and counted", low=1
+    )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,11 @@ class FrameError(ReconError):
 
 
 class StoreError(ReconError):
-    """A keyframe segment is incomplete, withdrawn, overwritten or damaged. Counted and skipped by the mesher."""
+    """A keyframe segment is incomplete, withdrawn, overwritten or damaged. Counted under `reason` and skipped."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class MissingDependency(InputError):

@@ -38,14 +38,18 @@ class Parameter:
         """`value` in the parameter's type. Raises InputError with the reason for a wrong type, range or choice."""
         converted = _convert(self, value)
         if self.choices and converted not in self.choices:
-            raise InputError(f"parameter '{self.name}' must be one of {', '.join(self.choices)}; got '{converted}'")
+            raise InputError(
+                f"parameter '{self.name}' must be one of {', '.join(self.choices)}; got '{converted}'"
+            )
         if isinstance(converted, float) and converted != converted:
             raise InputError(f"parameter '{self.name}' is NaN")
         if not isinstance(converted, (bool, str)):
             too_low = self.low is not None and converted < self.low
             too_high = self.high is not None and converted > self.high
             if too_low or too_high:
-                raise InputError(f"parameter '{self.name}' must lie in {self.range_text()}; got {converted:g}")
+                raise InputError(
+                    f"parameter '{self.name}' must lie in {self.range_text()}; got {converted:g}"
+                )
         return converted
 
     def range_text(self) -> str:
@@ -68,7 +72,8 @@ def param(
 ) -> T:
     """A field of a parameter group, with what describes it."""
     about = {"text": text, "unit": unit, "low": low, "high": high, "choices": choices}
-    return typing.cast(T, dataclasses.field(default=default, metadata=about))
+    field: T = dataclasses.field(default=default, metadata=about)
+    return field
 
 
 def parameters(config: type) -> Iterator[Parameter]:
@@ -76,7 +81,12 @@ def parameters(config: type) -> Iterator[Parameter]:
     for group, cls in _groups(config).items():
         hints = typing.get_type_hints(cls)
         for f in _own_fields(cls):
-            yield Parameter(f"{group}.{f.name}" if group else f.name, hints[f.name], f.default, **f.metadata)
+            yield Parameter(
+                f"{group}.{f.name}" if group else f.name,
+                hints[f.name],
+                typing.cast(Value, f.default),
+                **f.metadata,
+            )
 
 
 def flatten(config: object) -> dict[str, Value]:
@@ -177,7 +187,9 @@ def _convert(p: Parameter, value: object) -> Value:
     return typing.cast(Value, value)
 
 
-_NAMES = types.MappingProxyType({bool: "true or false", int: "a whole number", float: "a number", str: "a text"})
+_NAMES = types.MappingProxyType(
+    {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+)
 
 
 def _ros_sections(data: object, path: str | Path) -> list[dict[str, object]]:
@@ -185,7 +197,9 @@ def _ros_sections(data: object, path: str | Path) -> list[dict[str, object]]:
         raise InputError(f"{path}: expected 'name: value' lines")
     if not any(isinstance(v, dict) and "ros__parameters" in v for v in data.values()):
         return [data]
-    return [v["ros__parameters"] or {} for v in data.values() if isinstance(v, dict) and "ros__parameters" in v]
+    return [
+        v["ros__parameters"] or {} for v in data.values() if isinstance(v, dict) and "ros__parameters" in v
+    ]
 
 
 def _dotted(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:

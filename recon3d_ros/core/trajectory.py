@@ -78,7 +78,9 @@ def read_tum(path: str | Path) -> Trajectory:
             poses.append(pose(rotation_from_quaternion(values[3:7]), values[:3]))
             stamps.append(to_ns(fields[0]))
         except (ValueError, IndexError) as error:
-            raise InputError(f"{path}:{number}: not a line of 'seconds tx ty tz qx qy qz qw' ({error})") from error
+            raise InputError(
+                f"{path}:{number}: not a line of 'seconds tx ty tz qx qy qz qw' ({error})"
+            ) from error
     order = np.argsort(np.array(stamps, dtype=np.int64), kind="stable")
     return Trajectory(np.array(stamps, dtype=np.int64)[order], np.array(poses).reshape(-1, 4, 4)[order])
 

@@ -48,7 +48,9 @@ class KeyframeGate:
         return ""
 
 
-def induced_flow(depth: Floats, camera: Camera, T_now_keyframe: Array, stride: int = 8) -> tuple[float, float]:
+def induced_flow(
+    depth: Floats, camera: Camera, T_now_keyframe: Array, stride: int = 8
+) -> tuple[float, float]:
     """Flow that the motion `T_now_keyframe` (keyframe camera to current camera) induces on the keyframe's depth image.
 
     Returns the mean displacement as a share of the image width over the pixels that stay in view, and the share of

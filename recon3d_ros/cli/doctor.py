@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`recon3d doctor`: what is installed, what is missing and the line that installs it, and what the ROS graph offers."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+
+from recon3d_ros import __version__
+
+
+@dataclass(frozen=True)
+class Need:
+    """An importable module, the distribution it comes in, what it is for, and the extra that brings it (empty: base)."""
+
+    module: str
+    distribution: str
+    purpose: str
+    extra: str = ""
+
+
+NEEDS = (
+    Need("numpy", "numpy", "arrays"),
+    Need("scipy", "scipy", "numerics"),
+    Need("cv2", "opencv-python-headless", "images, tracking"),
+    Need("numba", "numba", "kernels"),
+    Need("poselib", "poselib", "relative and absolute pose"),
+    Need("rclpy", "ros-rclpy", "live nodes", "ros"),
+    Need("recon3d_ros.msg", "recon3d-ros", "own messages (built by pip install or colcon)", "ros"),
+    Need("rosbags", "rosbags", "reading and playing bags", "ros"),
+    Need("torch", "torch", "learned engines", "learned"),
+    Need("cupy", "cupy-cuda12x", "meshing on a GPU", "gpu"),
+    Need("rerun", "rerun-sdk", "--rerun recordings", "viz"),
+    Need("open3d", "open3d", "Poisson meshes", "mesh"),
+)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    text = "say what is installed, what is missing, and what the ROS graph offers"
+    parser = commands.add_parser("doctor", help=text, description=text)
+    parser.add_argument(
+        "--graph", action="store_true", help="also list camera topics of the running ROS graph"
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="also compile all kernels now, so that the first run starts at once",
+    )
+    parser.set_defaults(func=command)
+
+
+def command(args: argparse.Namespace) -> int:
+    """Print the findings; 1 when something the base needs is missing."""
+    print(
+        f"recon3d {__version__}, Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"
+    )
+    missing = [need for need in NEEDS if not _line(need)]
+    _environment()
+    if args.compile:
+        _compile()
+    if args.graph:
+        _graph()
+    return 1 if any(not need.extra for need in missing) else 0
+
+
+def _line(need: Need) -> bool:
+    try:
+        found = importlib.util.find_spec(need.module) is not None
+    except ImportError:
+        found = False
+    if found:
+        try:
+            version = importlib.metadata.version(need.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            version = "found"
+        print(f"  ok       {need.module:20} {version:16} {need.purpose}")
+    else:
+        what = f"recon3d_ros[{need.extra}]" if need.extra else "recon3d_ros"
+        print(f"  missing  {need.module:20} {'':16} {need.purpose}: pip install '{what}'")
+    return found
+
+
+def _environment() -> None:
+    from recon3d_ros.ros.environment import mixed_installations
+
+    mixed = mixed_installations()
+    if mixed:
+        print(f"  warning  {mixed}")
+    free = shutil.disk_usage("/dev/shm").free / 2**20 if os.path.isdir("/dev/shm") else 0.0
+    state = "ok      " if free > 256 else "warning "
+    print(f"  {state} /dev/shm             {free:.0f} MB free for keyframes between processes")
+
+
+def _compile() -> None:
+    from recon3d_ros.core.config import Config
+    from recon3d_ros.runtime.runner import OfflineRun
+    from recon3d_ros.runtime.sources import open_source
+
+    start = time.perf_counter()
+    for spec in (
+        "synthetic:building/orbit?frames=24&size=320x240",
+        "synthetic:room/forward?frames=4&size=320x240&depth=1",
+    ):
+        run = OfflineRun(open_source(spec), Config())
+        run.run()
+        run.close()
+    print(f"  ok       kernels compiled in {time.perf_counter() - start:.0f} s")
+
+
+def _graph() -> None:
+    from recon3d_ros.core.errors import require
+
+    require("rclpy", extra="ros")
+    from recon3d_ros.ros.graph import describe_graph
+
+    for line in describe_graph(wait=2.0):
+        print(f"  {line}")
