@@ -105,13 +105,10 @@ def _load(path: str | Path) -> Mapping[str, Any]:
 def _from_ros(data: Mapping[str, Any]) -> Camera:
     k = np.array(data["camera_matrix"]["data"], dtype=np.float64).reshape(3, 3)
     coefficients = (data.get("distortion_coefficients") or {}).get("data") or ()
-    return Camera(
-        int(data["image_width"]),
-        int(data["image_height"]),
-        *(float(v) for v in (k[0, 0], k[1, 1], k[0, 2], k[1, 2])),
-        model=model_name(str(data.get("distortion_model") or ("plumb_bob" if len(coefficients) else ""))),
-        distortion=tuple(float(c) for c in coefficients),
-    )
+    name = str(data.get("distortion_model") or ("plumb_bob" if len(coefficients) else ""))
+    size = int(data["image_width"]), int(data["image_height"])
+    fx, fy, cx, cy = float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])
+    return Camera(*size, fx, fy, cx, cy, model_name(name), tuple(float(c) for c in coefficients))
 
 
 def _from_kalibr(data: Mapping[str, Any]) -> Camera:
@@ -127,15 +124,13 @@ def _from_kalibr(data: Mapping[str, Any]) -> Camera:
 def _from_calib(data: Mapping[str, Any], prefix: str) -> Camera:
     distortion = data.get(f"{prefix}distortion")
     # A text such as "unknown; not calibrated" stands for intrinsics that are not a calibration either.
-    coefficients = () if isinstance(distortion, str) or distortion is None else tuple(float(c) for c in distortion)
+    estimated = isinstance(distortion, str)
+    coefficients = () if estimated else tuple(float(c) for c in distortion or ())
     model = model_name(str(data.get(f"{prefix}camera_model", "")))
     if model == "pinhole" and coefficients:
         model = "plumb_bob"
+    width, height = (int(data.get(f"{prefix}{side}", data[side])) for side in ("width", "height"))
+    fx, fy, cx, cy = (float(data[f"{prefix}{name}"]) for name in ("fx", "fy", "cx", "cy"))
     return Camera(
-        int(data.get(f"{prefix}width", data["width"])),
-        int(data.get(f"{prefix}height", data["height"])),
-        *(float(data[f"{prefix}{name}"]) for name in ("fx", "fy", "cx", "cy")),
-        model=model if coefficients else "pinhole",
-        distortion=coefficients,
-        estimated=isinstance(distortion, str),
+        width, height, fx, fy, cx, cy, model if coefficients else "pinhole", coefficients, estimated
     )

@@ -64,7 +64,10 @@ class StoreParams:
 
     slots: int = param(8, "keyframes held for readers at any time", low=2, high=256)
     lease_timeout: float = param(
-        2.0, "time a reader may hold a slot that the writer needs", unit="s", low=0.0
+        2.0,
+        "time a keyframe is kept for readers that are not done with it; a writer that needs its slot waits",
+        unit="s",
+        low=0.0,
     )
 
 
@@ -97,6 +100,9 @@ class MeshParams:
     min_weight: float = param(1.5, "observations a voxel needs before it is meshed", low=0.0, high=100.0)
     carve: bool = param(True, "empty the space in front of a measured depth")
     max_blocks: int = param(60_000, "blocks of 8x8x8 voxels held at most (3.6 kB each)", low=64)
+    depth_memory: int = param(
+        256, "depth images kept to rebuild the mesh when poses are corrected; 0: none", unit="MB", low=0, high=100_000
+    )
     queue: int = param(
         4, "keyframes that may wait for the mesher; beyond it the oldest is dropped and counted", low=1
     )

@@ -51,7 +51,7 @@ def read_depth(path: str | Path, scale: float) -> Floats:
 
 
 def depth_in_metres(values: NDArray[np.generic], scale: float) -> Floats:
-    """Metres float32 [H,W] of depth values: whole numbers are divided by `scale`; values that are not positive become NaN."""
+    """Metres float32 [H,W] of depth values: whole numbers are divided by `scale`; what is not above zero becomes NaN."""
     depth = np.array(values, dtype=np.float32)
     if values.dtype.kind != "f":
         depth /= np.float32(scale)

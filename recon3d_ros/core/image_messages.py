@@ -66,7 +66,9 @@ def decode_depth_message(message: Any) -> Floats:
         return depth_in_metres(decode_grey16(data), 1000.0)
     encoding = str(message.encoding)
     if encoding not in _DEPTH_ENCODINGS:
-        raise FrameError("encoding", f"depth of encoding '{encoding}' is not known: publish 32FC1 (metres) or 16UC1 (mm)")
+        raise FrameError(
+            "encoding", f"depth of encoding '{encoding}' is not known: publish 32FC1 (metres) or 16UC1 (mm)"
+        )
     return depth_in_metres(_pixels(message, np.dtype(_DEPTH_ENCODINGS[encoding]), 1), 1000.0)
 
 
@@ -108,7 +110,11 @@ def _decode_semi_planar(message: Any, encoding: str) -> Image:
 def _decode_compressed(message: Any) -> Image:
     image = decode_image(np.frombuffer(message.data, dtype=np.uint8))
     # The bytes hold BGR as OpenCV writes it, unless the publisher says that it compressed RGB as it was.
-    return np.ascontiguousarray(image[..., ::-1]) if re.search(r"compressed\s+rgb", str(message.format)) else image
+    return (
+        np.ascontiguousarray(image[..., ::-1])
+        if re.search(r"compressed\s+rgb", str(message.format))
+        else image
+    )
 
 
 def _converted(pixels: NDArray[np.uint8], conversion: str) -> Image:
@@ -117,15 +123,22 @@ def _converted(pixels: NDArray[np.uint8], conversion: str) -> Image:
     try:
         image: Image = cv2.cvtColor(pixels, getattr(cv2, conversion))
     except cv2.error as error:
-        raise FrameError("damaged message", f"image of shape {pixels.shape} cannot be converted by {conversion}") from error
+        raise FrameError(
+            "damaged message", f"image of shape {pixels.shape} cannot be converted by {conversion}"
+        ) from error
     return image
 
 
 def _refused(encoding: str) -> FrameError:
     if encoding.lower() in _VIDEO:
         return FrameError(
-            "encoding", f"the image topic carries {encoding} video: let the driver decode it, or publish jpeg (compressed)"
+            "encoding",
+            f"the image topic carries {encoding} video: let the driver decode it, or publish jpeg (compressed)",
         )
     if encoding in _DEPTH_ENCODINGS:
-        return FrameError("encoding", f"encoding '{encoding}' is depth, not colour: choose another image topic")
-    return FrameError("encoding", f"encoding '{encoding}' is not known: publish one of {', '.join(_ENCODINGS)}, nv21, nv24")
+        return FrameError(
+            "encoding", f"encoding '{encoding}' is depth, not colour: choose another image topic"
+        )
+    return FrameError(
+        "encoding", f"encoding '{encoding}' is not known: publish one of {', '.join(_ENCODINGS)}, nv21, nv24"
+    )

@@ -9,8 +9,10 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def unpack_rvl(words, values):  # type: ignore[no-untyped-def]
-    """Runs of (count of zeros, count of values, zigzag differences), each number in groups of three bits, high nibble of
-    a word first; the top bit of a nibble says that the number goes on. `words` uint32 is read, `values` uint16 is filled. False if the data ends early or holds more than it should."""
+    """Fill `values` uint16, zeros before, from `words` uint32; False if they end early or hold more than fits.
+
+    The words hold runs of (count of zeros, count of values, their zigzag differences). A number is a row of nibbles, the
+    first in a word's high bits, with three bits each, low ones first; a nibble's top bit says that the number goes on."""
     nibble, done, previous, phase, left = 0, 0, 0, 0, 0
     while done < len(values) or left > 0:
         value, shift, more = 0, 0, True
@@ -19,7 +21,7 @@ def unpack_rvl(words, values):  # type: ignore[no-untyped-def]
                 return False
             bits = (words[nibble >> 3] >> np.uint32(28 - 4 * (nibble & 7))) & np.uint32(15)
             nibble += 1
-            value |= (np.int64(bits) & 7) << shift
+            value |= int(bits & np.uint32(7)) << shift
             shift += 3
             more = bits >= 8
         if phase == 2:

@@ -88,7 +88,9 @@ class Synchroniser(Generic[ImageT, DepthT]):
         best = None
         for i, (depth_stamp, _) in enumerate(self._depths):
             distance = abs(depth_stamp - stamp)
-            if distance > self.tolerance_ns or (following is not None and abs(depth_stamp - following) < distance):
+            if distance > self.tolerance_ns or (
+                following is not None and abs(depth_stamp - following) < distance
+            ):
                 continue
             if best is None or distance < abs(self._depths[best][0] - stamp):
                 best = i

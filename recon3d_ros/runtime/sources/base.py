@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a source of frames, and what several sources share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from recon3d_ros.core.camera import Camera
+from recon3d_ros.core.geometry import pose, so3_exp, so3_log
+from recon3d_ros.core.trajectory import Trajectory
+from recon3d_ros.core.types import Frame, Pose
+
+
+class Source(Protocol):
+    """Frames of a recording. Nothing is read ahead; two iterations give the same frames.
+
+    kind: what it is, in words. name: of the recording. length: number of frames, None if not known before the end.
+    truth: true poses of the camera, None if not known. has_depth: whether frames may have depth. skipped: frames (and
+    depth images) passed over in the current iteration, by reason.
+    """
+
+    kind: str
+    name: str
+    length: int | None
+    truth: Trajectory | None
+    has_depth: bool
+    skipped: Counter[str]
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Read from the start."""
+        ...
+
+    def describe(self) -> str:
+        """One line for the user: what was found and what is taken for granted."""
+        ...
+
+
+def pose_at(trajectory: Trajectory, stamp_ns: int, tolerance_ns: int) -> Pose | None:
+    """Pose at a stamp: interpolated between its two neighbours when they are no more than twice the tolerance apart, else
+    the nearest one within the tolerance, else None."""
+    right = int(np.searchsorted(trajectory.stamps_ns, stamp_ns))
+    if right == len(trajectory) or right == 0 or trajectory.stamps_ns[right] == stamp_ns:
+        return trajectory.at(stamp_ns, tolerance_ns)
+    t0, t1 = (int(t) for t in trajectory.stamps_ns[right - 1 : right + 1])
+    if t1 - t0 > 2 * tolerance_ns:
+        return trajectory.at(stamp_ns, tolerance_ns)
+    share = (stamp_ns - t0) / (t1 - t0)
+    A, B = trajectory.poses[right - 1], trajectory.poses[right]
+    turn = so3_exp(share * so3_log(A[:3, :3].T @ B[:3, :3]))
+    return pose(A[:3, :3] @ turn, (1 - share) * A[:3, 3] + share * B[:3, 3])
+
+
+def name_of(path: Path) -> str:
+    """Name of a recording: the last part of its path, also for `.`."""
+    return path.resolve().name
+
+
+def camera_text(camera: Camera | None) -> str:
+    """A camera in a few words for `describe`."""
+    if camera is None:
+        return "no camera known"
+    model = "" if camera.model == "pinhole" else f" {camera.model}"
+    return f"focal length {camera.fx:.1f} px{model}" + (", not calibrated" if camera.estimated else "")
