@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Join vertices that are equal bit for bit. No tolerance: neighbouring regions make the same border vertices exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon3d_ros.core.types import Floats, Image
+from recon3d_ros.mapping.jit import kernel
+
+Triangles = NDArray[np.int32]
+
+
+def weld(vertices: Floats, triangles: Triangles, colours: Image) -> tuple[Floats, Triangles, Image]:
+    """Vertices float32 [V,3] each kept once (in order of first appearance), the triangles renumbered, the colours kept."""
+    first, number = _first_of_equal(np.ascontiguousarray(vertices, np.float32).view(np.int32))
+    return vertices[first], number[triangles], colours[first]
+
+
+@kernel
+def _first_of_equal(bits):
+    """Rows that appear for the first time, and for each row the number of its equal among them."""
+    size = 16
+    while size < 2 * len(bits):
+        size *= 2
+    table = np.full(size, -1, np.int32)
+    first, number = np.empty(len(bits), np.int64), np.empty(len(bits), np.int32)
+    distinct = 0
+    for i in range(len(bits)):
+        x, y, z = np.int64(bits[i, 0]), np.int64(bits[i, 1]), np.int64(bits[i, 2])
+        mixed = (x * 73856093) ^ (y * 19349663) ^ (z * 83492791)
+        place = (mixed ^ (mixed >> 17)) & (size - 1)
+        while table[place] >= 0:
+            other = first[table[place]]
+            if bits[other, 0] == bits[i, 0] and bits[other, 1] == bits[i, 1] and bits[other, 2] == bits[i, 2]:
+                break
+            place = (place + 1) & (size - 1)
+        if table[place] < 0:
+            table[place] = distinct
+            first[distinct] = i
+            distinct += 1
+        number[i] = table[place]
+    return first[:distinct].copy(), number

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenes with exact depth: a sphere, and boxes on a floor."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from recon3d_ros.core.camera import Camera
+from recon3d_ros.core.geometry import pose
+from recon3d_ros.core.types import Keyframe
+
+CAMERA = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
+
+#: (lower corner, upper corner) of a floor and two boxes on it.
+BOXES = (
+    ((-3.0, -3.0, -0.5), (3.0, 3.0, 0.0)),
+    ((-0.63, -0.41, 0.0), (0.17, 0.33, 0.52)),
+    ((0.61, -0.92, 0.0), (1.13, -0.31, 0.87)),
+)
+
+
+def look_at(centre, target):
+    """Pose map <- camera of a camera at `centre` that looks at `target`, map z up."""
+    z = np.subtract(target, centre) / np.linalg.norm(np.subtract(target, centre))
+    x = np.cross(z, (0.0, 0.0, 1.0) if abs(z[2]) < 0.99 else (0.0, 1.0, 0.0))
+    x /= np.linalg.norm(x)
+    return pose(np.column_stack([x, np.cross(z, x), z]), np.asarray(centre, float))
+
+
+@dataclass
+class Shot:
+    """One view: camera, pose, depth [h,w] (0 = nothing) and colours [h,w,3]."""
+
+    camera: Camera
+    T_map_cam: np.ndarray
+    depth: np.ndarray
+    colours: np.ndarray
+
+    def keyframe(self, id_=0, noise=0.0, confidence=None):
+        """The keyframe of this view; noise is a share of the depth."""
+        known = self.depth > 0
+        rays = np.dstack([self.camera.rays(), np.ones(known.shape)])[known]
+        depth = self.depth[known] * (1 + noise * np.random.default_rng(id_).normal(size=known.sum()))
+        points = rays * depth[:, None] @ self.T_map_cam[:3, :3].T + self.T_map_cam[:3, 3]
+        weight = None if confidence is None else np.full(len(points), confidence, np.float32)
+        return Keyframe(
+            id_, id_, self.T_map_cam, self.camera, points.astype(np.float32), self.colours[known], weight
+        )
+
+
+def shoot(distance_along, T_map_cam, camera=CAMERA):
+    """A view of a scene given by `distance_along(origin [3], directions [h,w,3]) -> multiples [h,w]`, inf for none."""
+    rays = np.dstack([camera.rays(), np.ones((camera.height, camera.width))]).astype(float)
+    directions = rays @ T_map_cam[:3, :3].T
+    depth = distance_along(T_map_cam[:3, 3], directions)
+    depth = np.where(np.isfinite(depth), depth, 0.0)
+    points = T_map_cam[:3, 3] + directions * depth[..., None]
+    colours = (127 + 120 * np.sin(3 * points)).astype(np.uint8)
+    return Shot(camera, T_map_cam, depth, colours)
+
+
+def sphere(radius=0.5):
+    """The scene of a sphere around the origin."""
+
+    def distance_along(origin, directions):
+        a, b = (directions**2).sum(-1), directions @ origin
+        root = b * b - a * (origin @ origin - radius**2)
+        return np.where(root > 0, (-b - np.sqrt(np.maximum(root, 0))) / a, np.inf)
+
+    return distance_along
+
+
+def boxes(corners=BOXES):
+    """The scene of axis-parallel boxes (slab method)."""
+
+    def distance_along(origin, directions):
+        nearest = np.full(directions.shape[:2], np.inf)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for low, high in corners:
+                a, b = (np.array(low) - origin) / directions, (np.array(high) - origin) / directions
+                enter, leave = np.minimum(a, b).max(-1), np.maximum(a, b).min(-1)
+                nearest = np.where((enter < leave) & (enter > 0), np.minimum(nearest, enter), nearest)
+        return nearest
+
+    return distance_along
+
+
+def around(number, radius):
+    """Camera centres [number,3] spread evenly on a sphere."""
+    i = np.arange(number) + 0.5
+    z = 1 - 2 * i / number
+    angle = np.pi * (1 + 5**0.5) * i
+    return radius * np.column_stack([np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z])
+
+
+@pytest.fixture(scope="session")
+def sphere_shots():
+    """24 views of a sphere of radius 0.5 around the origin."""
+    camera = Camera(320, 240, 330.0, 330.0, 159.5, 119.5)
+    return [shoot(sphere(), look_at(centre, (0, 0, 0)), camera) for centre in around(24, 1.6)]
+
+
+def flight(number, corners=BOXES, seed=0, camera=CAMERA):
+    """Views of boxes from random places above the floor."""
+    rng = np.random.default_rng(seed)
+    shots = []
+    for _ in range(number):
+        angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(1.6, 2.6)
+        centre = (radius * np.cos(angle), radius * np.sin(angle), rng.uniform(0.9, 2.0))
+        shots.append(shoot(boxes(corners), look_at(centre, rng.uniform(-0.4, 0.4, 3)), camera))
+    return shots
+
+
+@pytest.fixture(scope="session")
+def take_flight():
+    """`flight`, for tests."""
+    return flight
+
+
+@pytest.fixture(scope="session")
+def box_corners():
+    """The boxes of a flight; the first is the floor."""
+    return BOXES
