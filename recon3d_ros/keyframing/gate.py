@@ -33,6 +33,10 @@ class KeyframeGate:
         self._gap = 0 if reason else (self._gap or 0) + 1
         return reason
 
+    def made(self) -> None:
+        """The backend made a keyframe for a reason of its own."""
+        self._gap = 0
+
     def _reason(self, flow: float, alive: float) -> str:
         if self._gap is None:
             return "first"

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Monocular reconstruction without a network: the backend contract, and what may be wrong with a frame."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from recon3d_ros.backends.base import Capabilities
+from recon3d_ros.backends.geometric.session import Session
+from recon3d_ros.backends.geometric.stages import Stages
+from recon3d_ros.core.camera import Camera
+from recon3d_ros.core.config import Config
+from recon3d_ros.core.errors import FrameError
+from recon3d_ros.core.types import Frame, Image, Pose, Update
+
+log = logging.getLogger(__name__)
+
+#: Smallest height and width that has anything to track.
+_MIN_SIZE = 64
+
+
+class GeometricReconstructor:
+    """The map begins at the first keyframe: x of the map is its viewing direction, z its up direction, the median depth of
+    its points is 1 and the scale unknown."""
+
+    capabilities = Capabilities()
+
+    def __init__(self, config: Config, realtime: bool) -> None:
+        self.config, self.realtime = config, realtime
+        self.stages = Stages()
+        self._session: Session | None = None
+        self._size: tuple[int, ...] = ()
+        self._index = 0
+        self._warned: set[str] = set()
+
+    def step(self, frame: Frame) -> list[Update]:
+        """Take one frame. Raises FrameError for an image of another size or type."""
+        self._check(frame.image)
+        camera = self._camera(frame)
+        if self._session is None:
+            self._session = Session(camera, self.config, self.realtime, self.stages)
+        view = self._session.view(self._index, frame.stamp_ns, frame.image, camera)
+        self._index += 1
+        return self._session.step(view)
+
+    def finish(self) -> list[Update]:
+        """Answer the frames that still wait, and wait for the depth of all keyframes."""
+        return self._session.finish() if self._session is not None else []
+
+    def poses(self) -> dict[int, Pose]:
+        """The best pose now, camera to map, of every frame that has one, by index."""
+        return self._session.frames.all() if self._session is not None else {}
+
+    def reset(self) -> None:
+        """Forget the map; the next frame is the first."""
+        self.close()
+        self._session = None
+        self._size, self._index = (), 0
+
+    def close(self) -> None:
+        """Stop the depth worker."""
+        if self._session is not None:
+            self._session.depth.close()
+
+    def statistics(self) -> dict[str, float]:
+        """Counts, and median times of the stages in milliseconds."""
+        counts = self._session.counts() if self._session is not None else {}
+        return {**counts, **self.stages.medians_ms()}
+
+    def _check(self, image: Image) -> None:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < _MIN_SIZE:
+            needed = f"an 8 bit RGB image of at least {_MIN_SIZE} pixels a side is needed"
+            raise FrameError("image size", f"{needed}, got {image.dtype} {image.shape}")
+        if self._size and image.shape != self._size:
+            raise FrameError("image size", f"the image is {image.shape}, those before were {self._size}")
+        self._size = image.shape
+
+    def _camera(self, frame: Frame) -> Camera:
+        height, width = frame.image.shape[:2]
+        if frame.prior is not None and self.config.prior:
+            self._warn("poses given with the images are not used by this backend yet")
+        if frame.camera is None:
+            self._warn("the camera is not calibrated: a focal length of 0.9 of the image width is assumed")
+            return Camera.guess(width, height)
+        if frame.camera.size != (width, height):
+            size = f"{frame.camera.width}x{frame.camera.height}"
+            raise FrameError("camera size", f"the camera is for {size}, the image is {width}x{height}")
+        return frame.camera
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            log.warning("%s", text)
+            self._warned.add(text)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a depth image its neighbours confirm. A pixel stays when its point, seen from other keyframes, has the depth they
+measured there; everything else becomes NaN, and no hole is filled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from recon3d_ros.core.camera import Camera
+from recon3d_ros.core.types import Floats, Pose
+
+#: Relative depth difference up to which two keyframes agree, and how many must (where there is only one other: that one).
+TOLERANCE, NEEDED = 0.02, 2
+#: Pixels with depth a 3x3 neighbourhood must hold, the middle one included.
+_COMPANY = 4
+
+
+def confirmed(depth: Floats, camera: Camera, others: Sequence[tuple[Floats, Camera, Pose]]) -> Floats:
+    """Depth float32 [h,w] that other keyframes confirm, smoothed by a 3x3 median, NaN elsewhere; without others, all NaN.
+
+    others: depth float32 [h,w] (NaN = none), ideal pinhole camera and T_other_this of each.
+    """
+    count = agreements(depth, camera, others)
+    kept = np.where(count >= max(1, min(NEEDED, len(others))), depth, np.float32(np.nan))
+    out = np.full_like(depth, np.nan)
+    _median(out, kept)
+    return out
+
+
+def agreements(
+    depth: Floats, camera: Camera, others: Sequence[tuple[Floats, Camera, Pose]]
+) -> NDArray[np.uint8]:
+    """How many of the others measured the same depth, uint8 [h,w]."""
+    count = np.zeros(depth.shape, np.uint8)
+    K_inverse = np.linalg.inv(camera.K)
+    for other, other_camera, T in others:
+        turn = (other_camera.K @ T[:3, :3] @ K_inverse).astype(np.float32)
+        shift = (other_camera.K @ T[:3, 3]).astype(np.float32)
+        _count_agreements(count, depth, other, turn, shift)
+    return count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count_agreements(count, depth, other, turn, shift):  # type: ignore[no-untyped-def]
+    height, width = other.shape
+    limit = np.float32(TOLERANCE)
+    for y in range(depth.shape[0]):
+        for x in range(depth.shape[1]):
+            z = depth[y, x]
+            X = (turn[0, 0] * x + turn[0, 1] * y + turn[0, 2]) * z + shift[0]
+            Y = (turn[1, 0] * x + turn[1, 1] * y + turn[1, 2]) * z + shift[1]
+            Z = (turn[2, 0] * x + turn[2, 1] * y + turn[2, 2]) * z + shift[2]
+            u, v = X / Z + 0.5, Y / Z + 0.5
+            if not (Z > 0 and u >= 0 and v >= 0 and u < width and v < height):  # also NaN
+                continue
+            if abs(other[int(v), int(u)] - Z) < limit * Z:
+                count[y, x] += 1
+
+
+@njit(cache=True, nogil=True)
+def _median(out, depth):  # type: ignore[no-untyped-def]
+    """Of an even number the lower middle one: the mean of two surfaces would lie on neither."""
+    height, width = depth.shape
+    values = np.empty(9, np.float32)
+    for y in range(height):
+        for x in range(width):
+            if not depth[y, x] > 0:
+                continue
+            n = 0
+            for j in range(max(y - 1, 0), min(y + 2, height)):
+                for i in range(max(x - 1, 0), min(x + 2, width)):
+                    if depth[j, i] > 0:
+                        n = _insert(values, n, depth[j, i])
+            if n >= _COMPANY:
+                out[y, x] = values[(n - 1) // 2]
+
+
+@njit(cache=True, nogil=True)
+def _insert(values, n, value):  # type: ignore[no-untyped-def]
+    """Put `value` into the n sorted ones; returns their new number."""
+    k = n
+    while k > 0 and values[k - 1] > value:
+        values[k] = values[k - 1]
+        k -= 1
+    values[k] = value
+    return n + 1

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sends keyframes to the dense depth worker once they have neighbours on both sides, and turns its results into updates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recon3d_ros.backends.geometric.dense import DenseKeyframe, DenseResult, DenseWorker, prepare
+from recon3d_ros.backends.geometric.map import Keyframe, Map
+from recon3d_ros.core.config import GeometricParams
+from recon3d_ros.core.types import Tracking, Update
+
+#: Keyframes that must follow before a keyframe gets its depth, and how far back its neighbours may lie.
+_FOLLOWING, _PRECEDING = 3, 8
+_NEIGHBOURS = 4
+#: Baseline over median depth: what is allowed, and what is best.
+_MIN_BASELINE, _MAX_BASELINE, _BEST_BASELINE = 0.02, 0.4, 0.12
+_MIN_COSINE = np.cos(np.radians(30.0))
+_MIN_POINTS = 10
+
+
+class DepthFeed:
+    """Depth of the keyframes of one map, off the pose path."""
+
+    def __init__(self, world: Map, params: GeometricParams, realtime: bool) -> None:
+        self.map, self.params = world, params
+        self.worker = DenseWorker(params, realtime)
+        self._next = 0
+        self._small: dict[int, DenseKeyframe] = {}
+
+    def offer(self, following: int = _FOLLOWING) -> None:
+        """Submit the keyframes that are followed by enough others."""
+        while self._next < len(self.map.keyframes) - following:
+            self._submit(self._next)
+            self._next += 1
+
+    def collect(self, wait: bool = False) -> list[Update]:
+        """The updates of finished keyframes; with `wait`, of all that were submitted."""
+        return [self._update(result) for result in self.worker.results(wait)]
+
+    def close(self) -> None:
+        """Stop the worker."""
+        self.worker.close()
+
+    def _submit(self, position: int) -> None:
+        keyframe = self.map.keyframes[position]
+        neighbours = self._neighbours(position)
+        depths = self.map.depths(keyframe)[1]
+        if not neighbours or len(depths) < _MIN_POINTS:
+            return
+        near, far = np.percentile(depths, [2.0, 98.0])
+        self.worker.submit(
+            self._dense(keyframe),
+            keyframe.T_map_cam,
+            [(self._dense(n), n.T_map_cam) for n in neighbours],
+            (0.7 * float(near), 1.6 * float(far)),
+        )
+        oldest = self.map.keyframes[max(position - _PRECEDING, 0)].index
+        self._small = {index: small for index, small in self._small.items() if index >= oldest}
+
+    def _neighbours(self, position: int) -> list[Keyframe]:
+        """Up to four keyframes around this one whose baseline is nearest to the best and that look the same way."""
+        keyframe = self.map.keyframes[position]
+        depth = self.map.median_depth(keyframe)
+        around = self.map.keyframes[max(position - _PRECEDING, 0) : position + _FOLLOWING + 1]
+        ranked = []
+        for other in around:
+            T = keyframe.T_cam_map @ other.T_map_cam
+            baseline = float(np.linalg.norm(T[:3, 3])) / depth
+            alike = other.baseline and other.view is not None and T[2, 2] > _MIN_COSINE
+            if alike and _MIN_BASELINE <= baseline <= _MAX_BASELINE:
+                ranked.append((abs(np.log(baseline / _BEST_BASELINE)), other.index, other))
+        return [other for _, _, other in sorted(ranked)[:_NEIGHBOURS]] if keyframe.baseline else []
+
+    def _dense(self, keyframe: Keyframe) -> DenseKeyframe:
+        view = keyframe.view
+        assert view is not None
+        if keyframe.index not in self._small:
+            self._small[keyframe.index] = prepare(
+                view.index, view.stamp_ns, view.image, view.lens.camera, self.params
+            )
+        return self._small[keyframe.index]
+
+    def _update(self, result: DenseResult) -> Update:
+        return Update(
+            result.index,
+            result.stamp_ns,
+            self.map.keyframe(result.index).T_map_cam,
+            Tracking.TRACKING,
+            is_keyframe=True,
+            reason="depth",
+            camera=result.camera,
+            depth=result.depth,
+            colours=result.colours,
+            confidence=result.confidence,
+            revises=True,
+        )

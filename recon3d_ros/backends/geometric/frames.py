@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where every frame was: relative to its keyframe, so that it moves when the keyframe is corrected."""
+
+from __future__ import annotations
+
+from recon3d_ros.backends.geometric.map import Keyframe
+from recon3d_ros.core.geometry import inverse
+from recon3d_ros.core.types import Pose
+
+
+class FramePoses:
+    """Frame index -> keyframe and pose relative to it; a keyframe is its own."""
+
+    def __init__(self) -> None:
+        self._frames: dict[int, tuple[Keyframe, Pose]] = {}
+
+    def add(self, index: int, keyframe: Keyframe, T_cam_map: Pose) -> None:
+        """Record the pose (map to camera) of a frame beside that of a keyframe."""
+        self._frames[index] = keyframe, T_cam_map @ keyframe.T_map_cam
+
+    def all(self) -> dict[int, Pose]:
+        """The best pose now, camera to map, of every frame recorded, by index."""
+        ordered = sorted(self._frames.items())
+        return {index: inverse(T_cam_keyframe @ keyframe.T_cam_map) for index, (keyframe, T_cam_keyframe) in ordered}

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frame by frame: predict, follow the tracks, solve the pose, decide on a keyframe. What ways there are when one fails, in
+order: matches against the last keyframes, the pure rotation, and when lost, matches against any keyframe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recon3d_ros.backends.geometric.linear import found
+from recon3d_ros.backends.geometric.locating import Located, by_flow, by_matches, by_rotation
+from recon3d_ros.backends.geometric.map import RECENT, Keyframe, Map, View
+from recon3d_ros.backends.geometric.stages import Stages
+from recon3d_ros.backends.geometric.tracker import Tracker
+from recon3d_ros.core.geometry import inverse, orthonormalised, rotation_angle
+from recon3d_ros.core.types import Pose, Tracking
+from recon3d_ros.keyframing.gate import KeyframeGate
+
+#: Share of tracks that must survive a frame, and for how many frames matching replaces tracking after one where fewer did.
+_SURVIVAL, _STICKY = 0.35, 11
+_MATCHED_KEYFRAMES = 4
+#: Points that must confirm a tracked view before a keyframe is due, as a share of the tracks aimed for.
+_MIN_SUPPORT = 0.12
+#: What accepts a place found after loss: inliers, their share, and how far the next frame's may be from it.
+_RELOCALISED, _RELOCALISED_SHARE = 30, 0.5
+_MAX_TURN, _MAX_MOVE = np.radians(30.0), 1.0
+_TRIED_WHEN_LOST = 3
+_SAME_VIEW = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A view and where it is; keyframe: the reason to make one of it, or ""."""
+
+    view: View
+    located: Located
+    keyframe: str
+
+
+class FrontEnd:
+    """Holds what is known of the motion: the last pose, the velocity, the tracks, and whether the camera is lost."""
+
+    def __init__(self, world: Map, tracker: Tracker, gate: KeyframeGate, stages: Stages) -> None:
+        self.map, self.tracker, self.gate, self.stages = world, tracker, gate, stages
+        self.lost = False
+        #: A view found again, waiting for the next one to confirm it.
+        self.candidate: Placed | None = None
+        self._last: Pose = np.eye(4)
+        self._velocity: Pose = np.eye(4)
+        self._matching = 0
+        self._turn = 0
+
+    def begin(self, before: Pose, last: Pose) -> None:
+        """Start from the last two known poses, T_cam_map."""
+        self._velocity = last @ inverse(before)
+        self._last = last
+
+    def place(self, view: View) -> Placed | None:
+        """Where the view is, or None: the camera is then lost."""
+        with self.stages("track"):
+            survival = self.tracker.follow(view.grey)
+        self._matching = _STICKY if survival < _SURVIVAL else max(self._matching - 1, 0)
+        placed = self._by_matches(view) or self._by_flow(view) or self._by_rotation(view)
+        if placed is None:
+            self.lost = True
+            return None
+        self._moved(placed.located)
+        return placed
+
+    def search(self, view: View) -> list[Placed]:
+        """Look for a view while lost. A place counts once the next view confirms it: then both are returned."""
+        before, self.candidate = self.candidate, None
+        with self.stages("match"):
+            located = by_matches(view, self.map, self._places(), _RELOCALISED, _RELOCALISED_SHARE)
+        if located is None:
+            return []
+        placed = Placed(view, located, "found again")
+        if before is None or not self._near(before.located, located):
+            self.candidate = placed
+            return []
+        self.lost = False
+        self.begin(located.T_cam_map, located.T_cam_map)
+        return [Placed(before.view, before.located, ""), placed]
+
+    def anchor(self, keyframe: Keyframe) -> None:
+        """Track from a new keyframe, whose pose may have been adjusted."""
+        assert keyframe.view is not None
+        self.tracker.anchor(keyframe.view.grey, keyframe.ids, keyframe.px)
+        self._last = keyframe.T_cam_map
+        self.gate.made()
+
+    def _moved(self, located: Located) -> None:
+        velocity = located.T_cam_map @ inverse(self._last)
+        self._velocity = orthonormalised(velocity)
+        self._last = located.T_cam_map
+
+    def _by_flow(self, view: View) -> Placed | None:
+        with self.stages("pose"):
+            guess = orthonormalised(self._velocity @ self._last)
+            located = by_flow(view, self.map, self.tracker, guess)
+        if located is None:
+            return None
+        flow, alive = self._against_keyframe(view)
+        weak = located.support < _MIN_SUPPORT * self.tracker.target
+        if weak and flow > 0.5 * self.gate.params.min_flow:
+            alive = 0.0
+        return Placed(view, located, self.gate.decide(flow, alive))
+
+    def _by_matches(self, view: View) -> Placed | None:
+        if not self._matching:
+            return None
+        keyframes = [k for k in self.map.keyframes[-RECENT:] if k.baseline][-_MATCHED_KEYFRAMES:]
+        with self.stages("match"):
+            located = by_matches(view, self.map, keyframes)
+        return None if located is None else Placed(view, located, "matched")
+
+    def _by_rotation(self, view: View) -> Placed | None:
+        located = by_rotation(view, self.map, self.tracker)
+        if located is None:
+            return None
+        reason = self.gate.decide(*self._against_keyframe(view))
+        again = self._seen_before(view, located) if reason else None
+        return again or Placed(view, located, reason)
+
+    def _seen_before(self, view: View, located: Located) -> Placed | None:
+        """Match a view known by rotation alone with the keyframes that look its way."""
+        axis = located.T_cam_map[2, :3]
+        alike = [k for k in self.map.keyframes[-RECENT:] if k.baseline and k.T_cam_map[2, :3] @ axis > _SAME_VIEW]
+        with self.stages("match"):
+            again = by_matches(
+                view, self.map, alike[-_MATCHED_KEYFRAMES:], _RELOCALISED, _RELOCALISED_SHARE
+            )
+        return None if again is None else Placed(view, again, "seen before")
+
+    def _against_keyframe(self, view: View) -> tuple[float, float]:
+        """Median displacement against the last keyframe as a share of the image size, and the share of tracks alive."""
+        tracker = self.tracker
+        if not len(tracker.ids):
+            return float("inf"), 0.0
+        displacement = np.linalg.norm(tracker.px - tracker.anchor_px, axis=1)
+        return float(np.median(displacement)) / view.lens.size, len(tracker.ids) / max(tracker.anchored, 1)
+
+    def _places(self) -> list[Keyframe]:
+        """Keyframes to look at when lost: the last ones, and all others in turn."""
+        known = [k for k in self.map.keyframes[-RECENT:] if k.baseline]
+        older, latest = known[:-_MATCHED_KEYFRAMES], known[-_MATCHED_KEYFRAMES:]
+        chosen = [older[(self._turn + i) % len(older)] for i in range(min(_TRIED_WHEN_LOST, len(older)))]
+        self._turn += len(chosen)
+        return chosen + latest
+
+    def _near(self, a: Located, b: Located) -> bool:
+        T = a.T_cam_map @ inverse(b.T_cam_map)
+        points = self.map.points(b.ids)
+        points = points[found(points)]
+        depth = np.median(points @ b.T_cam_map[2, :3] + b.T_cam_map[2, 3]) if len(points) else 1.0
+        near = np.linalg.norm(T[:3, 3]) < _MAX_MOVE * depth
+        return bool(near) and rotation_angle(T[:3, :3]) < _MAX_TURN and b.tracking is Tracking.TRACKING

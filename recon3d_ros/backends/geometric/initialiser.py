@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the first image to a map: wait for a view with a baseline to the reference, then place all frames that waited."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from recon3d_ros.backends.geometric.bundle import Ints
+from recon3d_ros.backends.geometric.linear import found
+from recon3d_ros.backends.geometric.map import Keyframe, Map, View
+from recon3d_ros.backends.geometric.matching import match
+from recon3d_ros.backends.geometric.pose import locate
+from recon3d_ros.backends.geometric.start import two_views
+from recon3d_ros.backends.geometric.tracker import Tracker
+from recon3d_ros.core.geometry import Array, body_from_optical, inverse, transform
+from recon3d_ros.core.types import Floats, Pose
+
+#: Tracks, in number and as a share of the reference's, below which the reference moves on.
+_MIN_TRACKS, _MIN_ALIVE = 60, 0.35
+#: Frames that wait for the start at most.
+PATIENCE = 300
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """A frame without pose yet: the tracks ids [N] it saw at centred pixels uv [N,2]."""
+
+    index: int
+    stamp_ns: int
+    ids: Ints
+    uv: Array
+
+
+class Initialiser:
+    """Tracks from a reference view until two views make a map. The reference is where the map begins."""
+
+    def __init__(self, world: Map, tracker: Tracker) -> None:
+        self.map, self.tracker = world, tracker
+        self.waiting: deque[Waiting] = deque()
+        self._reference: View | None = None
+
+    def step(self, view: View) -> bool:
+        """Take the next view; True when the map has begun: it then holds the reference and this view as keyframes."""
+        reference = self._reference
+        if reference is None:
+            self._refer(view)
+            return False
+        self.tracker.follow(view.grey)
+        ids, px_ref, px = self._pairs(reference, view)
+        ref, now = reference.lens.centred(px_ref), view.lens.centred(px)
+        two = two_views(ref, now, view.lens)
+        if two is None:
+            if len(ids) < _MIN_TRACKS:
+                self._refer(view)
+            else:
+                self.waiting.append(Waiting(view.index, view.stamp_ns, ids, now))
+            return False
+        self.waiting.append(Waiting(view.index, view.stamp_ns, ids, now))
+        T_ref_map = inverse(body_from_optical())
+        self.map.place(ids, transform(inverse(T_ref_map), two.points))
+        self.map.add(Keyframe(reference.index, reference, T_ref_map, ids, px_ref, ref))
+        self.map.add(Keyframe(view.index, view, two.T_now_ref @ T_ref_map, ids, px, now))
+        return True
+
+    def overdue(self) -> list[Waiting]:
+        """Frames that have waited too long, taken off the list."""
+        return [self.waiting.popleft() for _ in range(len(self.waiting) - PATIENCE)]
+
+    def placed(self) -> list[tuple[Waiting, Pose | None]]:
+        """The waiting frames and their poses T_cam_map, once the map has begun; None where too few points were seen."""
+        first, last = self.map.keyframes[:2]
+        poses: dict[int, Pose] = {}
+        for frames in (
+            [w for w in self.waiting if w.index >= first.index],
+            [w for w in reversed(self.waiting) if w.index < first.index],
+        ):
+            T = first.T_cam_map
+            for w in frames:
+                seen = found(self.map.points(w.ids))
+                if seen.sum() >= 15:
+                    here = locate(T, self.map.points(w.ids[seen]), w.uv[seen], self.map.focal, self._scale())
+                    if here.accepted(15, 0.3):
+                        T = poses[w.index] = here.T_cam_map
+        poses[first.index], poses[last.index] = first.T_cam_map, last.T_cam_map
+        return [(w, poses.get(w.index)) for w in self.waiting]
+
+    def _scale(self) -> float:
+        assert self._reference is not None
+        return self._reference.lens.scale
+
+    def _refer(self, view: View) -> None:
+        """Make a view the reference: what is still tracked, and new corners."""
+        self._reference = view
+        corners = self.tracker.corners(view.grey, self.tracker.px)
+        px = np.concatenate([self.tracker.px, corners])
+        ids = np.concatenate([self.tracker.ids, self.map.allocate(len(corners))])
+        uv = view.lens.centred(px)
+        known = found(uv)
+        self.tracker.anchor(view.grey, ids[known], px[known])
+        self.waiting.append(Waiting(view.index, view.stamp_ns, ids[known], uv[known]))
+
+    def _pairs(self, reference: View, view: View) -> tuple[Ints, Floats, Floats]:
+        """Track ids and their pixels in the reference and the view: by flow, or by matching once most tracks are gone."""
+        tracker = self.tracker
+        if len(tracker.ids) >= max(_MIN_TRACKS, _MIN_ALIVE * tracker.anchored):
+            known = found(view.lens.centred(tracker.px))
+            return tracker.ids[known], tracker.anchor_px[known], tracker.px[known]
+        a, b = reference.features, view.features
+        pairs = match(a, b, view.lens)
+        new = pairs[a.ids[pairs[:, 0]] < 0, 0]
+        a.ids[new] = self.map.allocate(len(new))
+        b.ids[pairs[:, 1]] = a.ids[pairs[:, 0]]
+        return a.ids[pairs[:, 0]], a.px[pairs[:, 0]], b.px[pairs[:, 1]]

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image points followed through a video: pyramidal Lucas-Kanade from image to image, then from the last keyframe, so that
+the error of a track does not add up with its age (Bouguet, "Pyramidal implementation of the Lucas Kanade feature tracker";
+Shi and Tomasi, "Good features to track")."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from recon3d_ros.core.types import Floats, Image
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_WINDOW = (21, 21)
+_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
+_QUALITY, _BLOCK = 0.005, 5
+
+
+class Tracker:
+    """ids int64 [N]; px float32 [N,2] in the latest image; anchor_px float32 [N,2] in the last keyframe's image."""
+
+    def __init__(self, target: int, scale: float) -> None:
+        self.target, self.scale = target, scale
+        self.ids: Ints = np.empty(0, np.int64)
+        self.px: Floats = np.empty((0, 2), np.float32)
+        self.anchor_px: Floats = np.empty((0, 2), np.float32)
+        #: Tracks that the last keyframe had.
+        self.anchored = 0
+        self._grey: Image | None = None
+        self._anchor_grey: Image | None = None
+
+    def follow(self, grey: Image) -> float:
+        """Track into the next image; lost points are dropped. Returns the share that was kept (1 if there was none)."""
+        before = len(self.ids)
+        if before and self._grey is not None and self._anchor_grey is not None:
+            near = flow(self._grey, grey, self.px)
+            px, kept = _flow_and_back(self._anchor_grey, grey, self.anchor_px, near, self.scale)
+            self.px = px
+            self.keep(kept & _inside(px, grey))
+        self._grey = grey
+        return len(self.ids) / before if before else 1.0
+
+    def keep(self, which: Mask) -> None:
+        """Drop all other tracks."""
+        self.ids, self.px, self.anchor_px = self.ids[which], self.px[which], self.anchor_px[which]
+
+    def anchor(self, grey: Image, ids: Ints, px: Floats) -> None:
+        """Make `grey` the image that all later ones are tracked from, with these tracks."""
+        self.ids, self.px, self.anchor_px = ids, px, px.copy()
+        self.anchored = len(ids)
+        self._grey = self._anchor_grey = grey
+
+    def corners(self, grey: Image, px: Floats) -> Floats:
+        """New corners [M,2] float32 away from px, as many as are missing from the target."""
+        missing = self.target - len(px)
+        radius = max(round(10 * self.scale), 3)
+        if missing <= 0:
+            return np.empty((0, 2), np.float32)
+        mask = np.full(grey.shape, 255, np.uint8)
+        for x, y in np.rint(px).astype(int).tolist():
+            cv2.circle(mask, (x, y), radius, 0, -1)
+        found = cv2.goodFeaturesToTrack(grey, missing, _QUALITY, radius, mask=mask, blockSize=_BLOCK)
+        return np.empty((0, 2), np.float32) if found is None else np.asarray(found.reshape(-1, 2), np.float32)
+
+
+def flow(a: Image, b: Image, px: Floats) -> Floats:
+    """Pixels [N,2] in b of the points px [N,2] of a, by four pyramid levels; points that are not found stay unreliable."""
+    moved, _, _ = cv2.calcOpticalFlowPyrLK(a, b, px, None, winSize=_WINDOW, maxLevel=3, criteria=_STOP)
+    return np.asarray(moved)
+
+
+def reacquire(a: Image, b: Image, px: Floats, guess: Floats, scale: float) -> tuple[Floats, Mask]:
+    """Find points px [N,2] of image a in b near the guess [N,2]: their pixels, and which were found."""
+    found, kept = _flow_and_back(a, b, px, guess, 4.0 * scale)
+    return found, kept & _inside(found, b)
+
+
+def _flow_and_back(a: Image, b: Image, px: Floats, guess: Floats, scale: float) -> tuple[Floats, Mask]:
+    """Refine the guess in b, track back to a; kept where the way back closes and the guess was near."""
+    moved, there, _ = _refine(a, b, px, guess)
+    back, here, _ = _refine(b, a, moved, px)
+    closed = np.abs(back - px).max(axis=1) < 0.5
+    near = np.linalg.norm(moved - guess, axis=1) < 3.0 * scale
+    return moved, closed & near & (there[:, 0] == 1) & (here[:, 0] == 1)
+
+
+def _refine(a: Image, b: Image, px: Floats, guess: Floats) -> tuple[Floats, NDArray[np.uint8], Floats]:
+    moved, status, error = cv2.calcOpticalFlowPyrLK(
+        a, b, px, guess.copy(), winSize=_WINDOW, maxLevel=1, criteria=_STOP, flags=cv2.OPTFLOW_USE_INITIAL_FLOW
+    )
+    return np.asarray(moved), np.asarray(status), np.asarray(error)
+
+
+def _inside(px: Floats, grey: Image) -> Mask:
+    height, width = grey.shape
+    return np.asarray(((px >= 0) & (px <= (width - 1, height - 1))).all(axis=1))
