@@ -32,6 +32,8 @@ class MesherLoop:
         self._sink = sink
         self._queue: BoundedQueue[Callable[[], None]] = BoundedQueue(params.queue, drop_oldest=realtime)
         self._lock = threading.Lock()
+        # Of its own, so that the pose path never waits for an integration.
+        self._corrections_lock = threading.Lock()
         self._corrections: dict[int, Pose] = {}
         self._republish = False
         self._published = 0.0
@@ -58,19 +60,21 @@ class MesherLoop:
 
     def correct(self, poses: Mapping[int, Pose]) -> None:
         """Newer poses of older keyframes; the surface follows in the mesher thread."""
-        with self._lock:
+        with self._corrections_lock:
             self._corrections.update(poses)
 
     def republish(self) -> None:
         """Send every block again at the next turn: a late joiner asked."""
         self._republish = True
 
-    def reset(self) -> None:
-        """Forget the surface and what waits."""
+    def reset(self, then: Callable[[], None] = lambda: None) -> None:
+        """Forget the surface and what waits; `then` is called before the sink gets anything of the next one."""
         self._queue.clear()
         with self._lock:
-            self._corrections.clear()
+            with self._corrections_lock:
+                self._corrections.clear()
             self.mesher.reset()
+            then()
 
     def finish(self) -> None:
         """Integrate what waits, follow the last corrections, publish once more, and stop the thread."""
@@ -121,10 +125,11 @@ class MesherLoop:
             blocks = self.mesher.changed()
             if everything:
                 blocks = [b for b in blocks if not len(b.triangles)] + self.mesher.all_blocks()
-        if blocks:
-            with self.metrics.stage("publish"):
-                self._sink(blocks)
+            if blocks:
+                with self.metrics.stage("publish"):
+                    self._sink(blocks)
 
     def _correct(self) -> None:
-        self.mesher.correct(self._corrections)
-        self._corrections.clear()
+        with self._corrections_lock:
+            corrections, self._corrections = self._corrections, {}
+        self.mesher.correct(corrections)
