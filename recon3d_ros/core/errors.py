@@ -26,8 +26,8 @@ class FrameError(ReconError):
 class StoreError(ReconError):
     """A keyframe segment is incomplete, withdrawn, overwritten or damaged. Counted under `reason` and skipped."""
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, message: str = "") -> None:
+        super().__init__(message or reason)
         self.reason = reason
 
 

@@ -135,11 +135,7 @@ def seal(memory: Bytes, header: Header) -> None:
 
 
 def _unpack_current(memory: Bytes) -> Header:
-    if len(memory) < HEADER_SIZE:
-        raise StoreError(
-            "damaged",
-            f"keyframe segment is cut off: {len(memory)} bytes, its header alone takes {HEADER_SIZE}",
-        )
+    _check_size(memory, HEADER_SIZE)
     raw = memory[:HEADER_SIZE].tobytes()
     magic, version, header_size, state, flags, *rest = _HEADER.unpack(raw)
     if (magic, version, header_size) != (MAGIC, VERSION, HEADER_SIZE):
@@ -151,36 +147,35 @@ def _unpack_current(memory: Bytes) -> Header:
     if state == State.WITHDRAWN:
         raise StoreError("withdrawn", "keyframe segment was withdrawn by its writer")
     identity, stamp_ns, count, channels, *numbers = rest
-    colours, confidence, size, crc, _ = numbers[18:]
-    expected = Blocks.aligned(count, channels, bool(flags & HAS_CONFIDENCE))
+    *offsets, crc, _ = numbers[18:]
+    blocks = Blocks.aligned(count, channels, bool(flags & HAS_CONFIDENCE))
     if crc != _crc(raw) or state != State.COMPLETE or flags & ~HAS_CONFIDENCE or channels not in (3, 4):
         raise StoreError("damaged", "keyframe segment has a damaged header")
-    if (colours, confidence, size) != (expected.colours, expected.confidence, expected.size) or len(
-        memory
-    ) < size:
-        raise StoreError(
-            "damaged", f"keyframe segment of {count} points needs {expected.size} bytes, has {len(memory)}"
-        )
+    _check_size(memory, blocks.size)
+    if offsets != [blocks.colours, blocks.confidence, blocks.size]:
+        raise StoreError("damaged", "keyframe segment has its arrays in other places")
     T_map_cam = np.vstack([np.reshape(numbers[:12], (3, 4)), (0.0, 0.0, 0.0, 1.0)])
-    return Header(identity, stamp_ns, T_map_cam, np.array(numbers[12:18], np.float32), expected)
+    return Header(identity, stamp_ns, T_map_cam, np.array(numbers[12:18], np.float32), blocks)
 
 
 def _unpack_recorded(memory: Bytes, version: int) -> Header:
     layout = _RECORDED[version]
-    if len(memory) < layout.size:
-        raise StoreError(
-            "damaged",
-            f"keyframe segment is cut off: {len(memory)} bytes, its header alone takes {layout.size}",
-        )
+    _check_size(memory, layout.size)
     stamp_ns, count, channels, *numbers = layout.unpack(memory[: layout.size].tobytes())
     has_confidence = bool(numbers.pop(0)) if version == 2 else False
     blocks = Blocks.packed(layout.size, count, channels, has_confidence)
-    if channels not in (3, 4) or len(memory) < blocks.size:
+    if channels not in (3, 4):
         raise StoreError(
-            "damaged", f"keyframe segment of {count} points needs {blocks.size} bytes, has {len(memory)}"
+            "damaged", f"keyframe segment has {channels} colour channels: is it of version {version}?"
         )
+    _check_size(memory, blocks.size)
     T_map_cam = np.reshape(numbers[:16], (4, 4)).T.astype(np.float64)
     return Header(0, stamp_ns, T_map_cam, np.array(numbers[16:], np.float32), blocks)
+
+
+def _check_size(memory: Bytes, size: int) -> None:
+    if len(memory) < size:
+        raise StoreError("damaged", f"keyframe segment is cut off: {len(memory)} of {size} bytes")
 
 
 def _crc(header: bytes) -> int:

@@ -5,7 +5,6 @@ new one, so memory is never written under a reader, and a slow reader delays the
 
 from __future__ import annotations
 
-import logging
 import mmap
 import os
 import time
@@ -17,8 +16,6 @@ from recon3d_ros.core.errors import StoreError
 from recon3d_ros.store import files
 from recon3d_ros.store.arena import SegmentHandle, Slot
 from recon3d_ros.store.layout import Bytes, State, set_state
-
-log = logging.getLogger(__name__)
 
 _GRAIN = 1 << 20
 _POLL = 0.001
@@ -100,15 +97,17 @@ class SharedArena:
         self._late = behind
 
     def _make(self, size: int, name: str) -> _Segment:
-        self._capacity = max(self._capacity, -(-size // _GRAIN) * _GRAIN)
+        capacity = max(self._capacity, -(-size // _GRAIN) * _GRAIN)
         try:
-            return _Segment(name, self._capacity)
+            segment = _Segment(name, capacity)
         except OSError as error:
             raise StoreError(
                 "full",
                 f"no room in {files.SHM} for a keyframe of {size / 1e6:.1f} MB ({error.strerror}): enlarge it (docker: "
                 "--shm-size=1g), lower store.slots, or run all in one process ('recon3d slam')",
             ) from error
+        self._capacity = capacity
+        return segment
 
     def _drop(self, index: int) -> None:
         segment, self._ring[index] = self._ring[index], None

@@ -91,7 +91,9 @@ def around(number, radius):
     i = np.arange(number) + 0.5
     z = 1 - 2 * i / number
     angle = np.pi * (1 + 5**0.5) * i
-    return radius * np.column_stack([np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z])
+    return radius * np.column_stack(
+        [np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z]
+    )
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +112,38 @@ def flight(number, corners=BOXES, seed=0, camera=CAMERA):
         centre = (radius * np.cos(angle), radius * np.sin(angle), rng.uniform(0.9, 2.0))
         shots.append(shoot(boxes(corners), look_at(centre, rng.uniform(-0.4, 0.4, 3)), camera))
     return shots
+
+
+def survey(number, step, height, corners=BOXES, camera=CAMERA):
+    """Views straight down from a grid of number x number places over the boxes."""
+    steps = step * (np.arange(number) - (number - 1) / 2)
+    places = [(x, y, height) for x in steps for y in steps]
+    return [shoot(boxes(corners), look_at(p, (p[0], p[1] + 0.3 * height, 0.0)), camera) for p in places]
+
+
+def walk(number, drift=0):
+    """Keyframes of a camera that slides along x above the boxes and looks down, its pose off by `drift` * 2^-10 more
+    along y each time. Depths and places are multiples of 2^-10, so that float32 points give the depth back exactly."""
+    keyframes = []
+    for i in range(number):
+        x = i / 4 - 1.0
+        shot = shoot(boxes(), look_at((x, 0.0, 2.0), (x, 0.0, 0.0)))
+        T = shot.T_map_cam.copy()
+        T[1, 3] += i * drift / 1024
+        keyframes.append(Shot(shot.camera, T, np.round(shot.depth * 1024) / 1024, shot.colours).keyframe(i))
+    return keyframes
+
+
+@pytest.fixture(scope="session")
+def take_walk():
+    """`walk`, for tests."""
+    return walk
+
+
+@pytest.fixture(scope="session")
+def take_survey():
+    """`survey`, for tests."""
+    return survey
 
 
 @pytest.fixture(scope="session")

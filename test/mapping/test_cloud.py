@@ -6,7 +6,7 @@ import pytest
 
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import CloudParams
-from recon3d_ros.core.geometry import inverse, pose, so3_exp, transform
+from recon3d_ros.core.geometry import pose, so3_exp, transform
 from recon3d_ros.core.types import Keyframe
 from recon3d_ros.mapping.cloud import CloudMap
 
@@ -109,9 +109,9 @@ def test_one_keyframe_larger_than_the_bound_is_cut():
 def test_points_follow_the_corrected_pose_of_their_keyframe(change):
     c = cloud()
     c.add(keyframe(0, grid(0)))
-    c.add(keyframe(1, grid(9)))
+    c.add(keyframe(1, grid(9, step=2)))
     c.correct({1: change @ POSE, 77: POSE})
-    expected = transform(change @ POSE @ inverse(POSE), grid(9))
+    expected = transform(change, grid(9, step=2))
     np.testing.assert_allclose(c.points, np.concatenate([grid(0), expected]), atol=1e-5)
 
 
@@ -121,6 +121,19 @@ def test_a_correction_by_more_than_a_voxel_moves_the_voxels_too():
     c.correct({0: pose(np.eye(3), np.array([5.0, 0.0, 0.0])) @ POSE})
     c.add(keyframe(1, np.concatenate([grid(0), grid(5)])))
     np.testing.assert_allclose(c.points[c.ranges()[1]], grid(0), atol=1e-5)
+
+
+def test_a_map_that_is_corrected_as_a_whole_keeps_all_its_points():
+    c = cloud()
+    for index in range(5):
+        c.add(keyframe(index, grid(index)))
+    shift = pose(np.eye(3), np.array([1.0, 0.0, 0.0]))
+    for _ in range(400):
+        c.correct({index: shift @ POSE for index in range(5)})
+        c.correct({index: POSE for index in range(5)})
+    assert len(c) == 500
+    c.add(keyframe(5, np.concatenate([grid(0), grid(5)])))
+    np.testing.assert_allclose(c.points[c.ranges()[5]], grid(5), atol=1e-5)
 
 
 def test_a_keyframe_added_again_replaces_its_points():
