@@ -37,6 +37,7 @@ class MesherLoop:
         self._corrections: dict[int, Pose] = {}
         self._republish = False
         self._published = 0.0
+        self._rebuild_from = 0.0
         self._thread = threading.Thread(target=self._run, name="mesher", daemon=True)
         self._thread.start()
 
@@ -81,8 +82,7 @@ class MesherLoop:
         self._queue.close()
         self._thread.join()
         with self._lock:
-            self._correct()
-            self.mesher.rebuild()
+            self._correct(always=True)
         self._publish()
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class MesherLoop:
             with self.metrics.stage("integrate"), lease() as keyframe, self._lock:
                 self.mesher.integrate(keyframe)
         except Exception as error:  # a broken keyframe costs itself, never the mesher
-            self.metrics.drops[type(error).__name__] += 1
+            self.metrics.drops[f"keyframe {getattr(error, 'reason', 'failed')}"] += 1
             log.warning("keyframe not meshed: %s", error)
 
     def _publish(self) -> None:
@@ -120,7 +120,7 @@ class MesherLoop:
         if self._sink is None:
             return
         with self.metrics.stage("extract"), self._lock:
-            self._correct()
+            self._correct(always=False)
             everything, self._republish = self._republish, False
             blocks = self.mesher.changed()
             if everything:
@@ -129,7 +129,13 @@ class MesherLoop:
                 with self.metrics.stage("publish"):
                     self._sink(blocks)
 
-    def _correct(self) -> None:
+    def _correct(self, always: bool) -> None:
+        """Follow corrected poses. A rebuild takes longer the longer the flight; live it gets a tenth of the time at most."""
         with self._corrections_lock:
             corrections, self._corrections = self._corrections, {}
         self.mesher.correct(corrections)
+        start = time.monotonic()
+        if always or (start >= self._rebuild_from and not len(self._queue)):
+            with self.metrics.stage("rebuild"):
+                self.mesher.rebuild()
+            self._rebuild_from = start + 10.0 * (time.monotonic() - start)

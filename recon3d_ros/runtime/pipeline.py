@@ -20,6 +20,7 @@ from recon3d_ros.core.geometry import is_pose
 from recon3d_ros.core.trajectory import Trajectory
 from recon3d_ros.core.types import Frame, Keyframe, Scale, Tracking, Update
 from recon3d_ros.mapping.cloud import CloudMap
+from recon3d_ros.mapping.splat import median_depth
 from recon3d_ros.runtime.metrics import Metrics
 from recon3d_ros.store.keyframe_store import KeyframeStore
 
@@ -49,6 +50,7 @@ class Pipeline:
     `metrics.drops`, never raised."""
 
     def __init__(self, config: Config, reconstructor: Reconstructor, store: KeyframeStore) -> None:
+        self.config = config
         self.reconstructor = reconstructor
         self.store = store
         self.metrics = Metrics()
@@ -58,6 +60,7 @@ class Pipeline:
     def reset(self) -> None:
         """Begin a new map; counters and timers go on."""
         self.reconstructor.reset()
+        self.store.reset()
         self.cloud.reset()
         self.keyframes: dict[int, KeyframeRecord] = {}
         self.frames = 0
@@ -141,6 +144,8 @@ class Pipeline:
                 log.warning("keyframe %d not stored: %s", update.index, error)
                 return None
         self.keyframes[update.index].points = len(keyframe.points)
+        if not self.cloud.voxel_size:
+            self.cloud.voxel_size = self.config.mesh.voxel_size or self.config.mesh.voxel_share * median_depth(keyframe)
         with self.metrics.stage("cloud"):
             self.cloud.add(keyframe)
         return keyframe

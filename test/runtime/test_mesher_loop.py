@@ -66,7 +66,7 @@ def test_a_keyframe_that_cannot_be_opened_costs_only_itself(params):
     loop.put(wall())
     loop.finish()
     assert len(loop.surface().triangles) > 0
-    assert loop.metrics.drops == {"StoreError": 1}
+    assert loop.metrics.drops == {"keyframe overwritten": 1}
 
 
 def test_reset_empties_the_surface(params):

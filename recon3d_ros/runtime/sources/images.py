@@ -16,6 +16,7 @@ from recon3d_ros.core.image import read_image
 from recon3d_ros.core.trajectory import Trajectory, to_ns
 from recon3d_ros.core.types import Frame
 from recon3d_ros.runtime.sources.base import camera_text, name_of
+from recon3d_ros.runtime.sources.video import SUFFIXES as VIDEO_SUFFIXES
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 DEFAULT_FPS = 10.0
@@ -95,5 +96,10 @@ def _stamps(files: Sequence[Path], fps: float) -> tuple[list[int], str]:
 
 
 def _hint(folder: Path) -> str:
-    inside = [d.name for d in sorted(folder.iterdir()) if d.is_dir() and image_files(d)]
-    return f": give {' or '.join(str(folder / d) for d in inside[:4])}" if inside else ""
+    """Where images or videos are that a user may have meant."""
+    inside = [
+        f
+        for f in sorted(folder.iterdir())
+        if (f.is_dir() and image_files(f)) or f.suffix.lower() in VIDEO_SUFFIXES
+    ]
+    return f": give {' or '.join(str(f) for f in inside[:4])}" if inside else ""
