@@ -22,17 +22,17 @@ NAME = "recon3d_ros"
 PRELOAD = "from recon3d_ros._typesupport import preload\n\npreload(__file__)\n"
 
 
-def ros_prefix() -> Path | None:
-    """Prefix that holds the message generators: in pip's isolated build not `sys.prefix`, but an overlay."""
+def find_generators() -> tuple[Path, Path] | None:
+    """Prefix and site-packages of the message generators: in pip's isolated build an overlay, not `sys.prefix`."""
     spec = importlib.util.find_spec("rosidl_cmake")
     if spec is None or spec.origin is None:
         return None
-    return next(p for p in Path(spec.origin).parents if (p / "share" / "ament_index").is_dir())
+    site = Path(spec.origin).parents[1]
+    return next(path for path in site.parents if (path / "share" / "ament_index").is_dir()), site
 
 
-def run_cmake(prefix: Path, build: Path, install: Path) -> None:
+def run_cmake(prefix: Path, site: Path, build: Path, install: Path) -> None:
     """Configure, compile and install the messages into `install`."""
-    site = Path(importlib.util.find_spec("rosidl_cmake").origin).parents[1]  # type: ignore[union-attr, arg-type]
     env = dict(
         os.environ,
         AMENT_PREFIX_PATH=str(prefix),
@@ -70,28 +70,25 @@ def copy_messages(install: Path, name: str, target: Path) -> None:
     init.write_text(PRELOAD + init.read_text())
 
 
-def shared_files(install: Path) -> list[tuple[str, list[str]]]:
-    """Launch, configuration and message files, ament index entries and `ros2 run` programs, for `<prefix>/`."""
-    share = install / "share"
-    folders = [share / NAME / part for part in ("launch", "config", "msg")] + [install / "lib" / NAME]
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    index = share / "ament_index" / "resource_index"
-    files += [share / NAME / "package.xml", index / "packages" / NAME, index / "rosidl_interfaces" / NAME]
-    return [(str(path.parent.relative_to(install)), [str(path)]) for path in files]
+def data_files(base: Path, names: list[str], target: str = "") -> list[tuple[str, list[str]]]:
+    """The files and folders `base/name`, to be installed as `<prefix>/target/name`."""
+    paths = [path for name in names for path in [base / name, *(base / name).rglob("*")]]
+    files = [path for path in paths if path.is_file() and path.suffix != ".pyc"]
+    return [(str(Path(target) / path.parent.relative_to(base)), [str(path)]) for path in files]
 
 
 class BuildMessages(build_ext):
     """Puts `msg`, `_lib` and `_vendor` into the package: into the source tree for editable installs."""
 
     def run(self) -> None:
-        prefix = ros_prefix()
-        if prefix is None:
+        generators = find_generators()
+        if generators is None:
             self.warn("no ROS message generators here: building without recon3d_ros.msg")
             return
         work = Path(self.build_temp).resolve() / "messages"
         shutil.rmtree(work, ignore_errors=True)
         install = work / "install"
-        run_cmake(prefix, work / "build", install)
+        run_cmake(*generators, work / "build", install)
         package = (ROOT if self.inplace or self.editable_mode else Path(self.build_lib)) / NAME
         copy_messages(install, NAME, package)
         for vendored in sorted((ROOT / "msg" / "vendor").iterdir()):
@@ -99,7 +96,14 @@ class BuildMessages(build_ext):
                 target = package / "_vendor" / vendored.name
                 copy_messages(install, vendored.name, target)
                 (target / "__init__.py").touch()
-        self.distribution.data_files = shared_files(install)
+        index = "share/ament_index/resource_index"
+        names = [
+            f"share/{NAME}/msg",
+            f"{index}/packages/{NAME}",
+            f"{index}/rosidl_interfaces/{NAME}",
+            f"lib/{NAME}",
+        ]
+        self.distribution.data_files += data_files(install, names)
 
     def get_outputs(self) -> list[str]:
         return []
@@ -112,4 +116,5 @@ class BuildMessages(build_ext):
 setup(
     ext_modules=[Extension(f"{NAME}._messages", sources=[])],
     cmdclass={"build_ext": BuildMessages},
+    data_files=data_files(Path(), ["package.xml", "launch", "config"], f"share/{NAME}"),
 )

@@ -220,7 +220,7 @@ def test_a_node_from_a_colcon_build_starts_and_stops(
     observer.destroy_node()
     rclpy.shutdown(context=context)
     mesher.send_signal(signal.SIGINT)
-    _, errors = mesher.communicate(timeout=30)
+    _, errors = mesher.communicate(timeout=120)  # it may be compiling its kernels
     assert "built_by_colcon" in seen, errors
     assert mesher.returncode == 0, errors
 

@@ -6,7 +6,8 @@ pool costs what it holds and never has to be copied to grow. Voxel (x, y, z) of 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ LIMIT = 1 << 20
 UNIT_WEIGHT = 64
 
 _EMPTY = -1
-_HIGH, _FREE = 0, 1  # places in `Blocks.counts`
+#: Places in `Blocks.counts`: slots ever used, slots given back.
+HIGH, FREE = 0, 1
 
 
 class Blocks(NamedTuple):
@@ -73,22 +75,25 @@ def allocate(capacity: int) -> Blocks:
 
 def count(blocks: Blocks) -> int:
     """Number of blocks held."""
-    return int(blocks.counts[_HIGH] - blocks.counts[_FREE])
+    return int(blocks.counts[HIGH] - blocks.counts[FREE])
 
 
 def memory(blocks: Blocks) -> int:
     """Bytes in use."""
     per_slot = sum(array.nbytes for array in blocks[2:-1]) // len(blocks.alive)
-    return blocks.keys.nbytes + blocks.slots.nbytes + int(blocks.counts[_HIGH]) * per_slot
+    return blocks.keys.nbytes + blocks.slots.nbytes + int(blocks.counts[HIGH]) * per_slot
 
 
 def copy(blocks: Blocks) -> Blocks:
     """A pool of the same capacity and content."""
     other = allocate(len(blocks.alive))
-    high = blocks.counts[_HIGH]
-    for name, source, target in zip(Blocks._fields, blocks, other, strict=True):
-        used = slice(high) if name not in ("keys", "slots", "counts") else slice(None)
-        target[used] = source[used]
+    other.keys[:], other.slots[:] = blocks.keys, blocks.slots
+    sources: Sequence[NDArray[Any]] = blocks[2:-1]
+    targets: Sequence[NDArray[Any]] = other[2:-1]
+    used = int(blocks.counts[HIGH])
+    for source, target in zip(sources, targets, strict=True):
+        target[:used] = source[:used]
+    other.counts[:] = blocks.counts
     return other
 
 
@@ -105,25 +110,33 @@ def evict(blocks: Blocks, number: int, stamp: int) -> NDArray[np.int32]:
     coords = blocks.coords[dropped].copy()
     blocks.alive[dropped] = False
     blocks.dirty[dropped] = False
-    top = blocks.counts[_FREE]
+    top = blocks.counts[FREE]
     blocks.free[top : top + len(dropped)] = dropped
-    blocks.counts[_FREE] += len(dropped)
+    blocks.counts[FREE] += len(dropped)
     _rehash(blocks)
     return coords
 
 
-@kernel
-def pack(x, y, z):
-    """One non-negative int64 of three int64 coordinates in -LIMIT .. LIMIT - 1."""
-    return (x + LIMIT) << 42 | (y + LIMIT) << 21 | (z + LIMIT)
-
-
 def unique_rows(coords: NDArray[np.int32]) -> NDArray[np.int32]:
     """The different rows of integer coordinates [n,3], in ascending order."""
-    x, y, z = coords.astype(np.int64).T
-    keys = np.unique((x + LIMIT) << 42 | (y + LIMIT) << 21 | (z + LIMIT))
+    keys = np.unique(_keys(coords))
     parts = (keys >> 42, keys >> 21 & (2 * LIMIT - 1), keys & (2 * LIMIT - 1))
     return (np.stack(parts, axis=-1) - LIMIT).astype(np.int32)
+
+
+@kernel
+def _keys(coords):
+    """Keys [n] of coordinates [n,3]."""
+    keys = np.empty(len(coords), np.int64)
+    for i in range(len(coords)):
+        keys[i] = _pack(coords[i, 0], coords[i, 1], coords[i, 2])
+    return keys
+
+
+@kernel
+def _pack(x, y, z):
+    """One non-negative int64 of three coordinates in -LIMIT .. LIMIT - 1."""
+    return (np.int64(x) + LIMIT) << 42 | (np.int64(y) + LIMIT) << 21 | (np.int64(z) + LIMIT)
 
 
 # Kernels take arrays out of the pool before their loops: handing on the whole pool costs more than a look-up.
@@ -143,7 +156,7 @@ def _probe(keys, key):
 @kernel
 def find(keys, slots, x, y, z):
     """Slot of a block in the hash `keys`, `slots` of a pool; -1 if there is none."""
-    key = pack(np.int64(x), np.int64(y), np.int64(z))
+    key = _pack(x, y, z)
     place = _probe(keys, key)
     return slots[place] if keys[place] == key else np.int32(-1)
 
@@ -153,7 +166,7 @@ def insert(blocks, x, y, z):
     """Slot of a new, empty block; -1 when the pool is full."""
     slot = _take_slot(blocks)
     if slot >= 0:
-        key = pack(np.int64(x), np.int64(y), np.int64(z))
+        key = _pack(x, y, z)
         place = _probe(blocks.keys, key)
         blocks.keys[place] = key
         blocks.slots[place] = slot
@@ -169,22 +182,22 @@ def insert(blocks, x, y, z):
 
 @kernel
 def _take_slot(blocks):
-    if blocks.counts[_FREE] > 0:
-        blocks.counts[_FREE] -= 1
-        return blocks.free[blocks.counts[_FREE]]
-    if blocks.counts[_HIGH] < len(blocks.alive):
-        blocks.counts[_HIGH] += 1
-        return np.int32(blocks.counts[_HIGH] - 1)
+    if blocks.counts[FREE] > 0:
+        blocks.counts[FREE] -= 1
+        return blocks.free[blocks.counts[FREE]]
+    if blocks.counts[HIGH] < len(blocks.alive):
+        blocks.counts[HIGH] += 1
+        return np.int32(blocks.counts[HIGH] - 1)
     return np.int32(-1)
 
 
 @kernel
 def _rehash(blocks):
     blocks.keys[:] = _EMPTY
-    for slot in range(blocks.counts[_HIGH]):
+    for slot in range(blocks.counts[HIGH]):
         if blocks.alive[slot]:
             x, y, z = blocks.coords[slot]
-            key = pack(np.int64(x), np.int64(y), np.int64(z))
+            key = _pack(x, y, z)
             place = _probe(blocks.keys, key)
             blocks.keys[place] = key
             blocks.slots[place] = slot
@@ -194,35 +207,26 @@ def _rehash(blocks):
 def differing(old, new, min_weight):
     """Flags over the slots of `new` (block absent from `old` or of other content) and over those of `old` (block gone)."""
     changed, gone = np.zeros(len(new.alive), np.bool_), np.zeros(len(old.alive), np.bool_)
-    for slot in range(new.counts[_HIGH]):
+    for slot in range(new.counts[HIGH]):
         if new.alive[slot]:
-            other = find(old.keys, old.slots, new.coords[slot, 0], new.coords[slot, 1], new.coords[slot, 2])
-            changed[slot] = other < 0 or not _same_surface(
-                old.tsdf[other],
-                old.weight[other],
-                old.colour[other],
-                new.tsdf[slot],
-                new.weight[slot],
-                new.colour[slot],
-                min_weight,
-            )
-    for slot in range(old.counts[_HIGH]):
+            x, y, z = new.coords[slot]
+            other = find(old.keys, old.slots, x, y, z)
+            changed[slot] = other < 0 or not _same_surface(old, other, new, slot, min_weight)
+    for slot in range(old.counts[HIGH]):
         if old.alive[slot]:
-            gone[slot] = (
-                find(new.keys, new.slots, old.coords[slot, 0], old.coords[slot, 1], old.coords[slot, 2]) < 0
-            )
+            x, y, z = old.coords[slot]
+            gone[slot] = find(new.keys, new.slots, x, y, z) < 0
     return changed, gone
 
 
 @kernel
-def _same_surface(tsdf_a, weight_a, colour_a, tsdf_b, weight_b, colour_b, min_weight):
+def _same_surface(a, slot_a, b, slot_b, min_weight):
+    tsdf_a, weight_a, colour_a = a.tsdf[slot_a], a.weight[slot_a], a.colour[slot_a]
+    tsdf_b, weight_b, colour_b = b.tsdf[slot_b], b.weight[slot_b], b.colour[slot_b]
     for i in range(VOXELS):
         if tsdf_a[i] != tsdf_b[i] or (weight_a[i] < min_weight) != (weight_b[i] < min_weight):
             return False
-        if (
-            colour_a[i, 0] != colour_b[i, 0]
-            or colour_a[i, 1] != colour_b[i, 1]
-            or colour_a[i, 2] != colour_b[i, 2]
-        ):
-            return False
+        for c in range(3):
+            if colour_a[i, c] != colour_b[i, c]:
+                return False
     return True

@@ -26,15 +26,21 @@ log = logging.getLogger(__name__)
 #: Pixels with depth below which a keyframe is not integrated.
 MIN_POINTS = 100
 
+#: Keys of `Mesher.counters`: why a keyframe was skipped, then what else was given up.
+SKIPPED = ("repeated", "bad pose", "few points", "out of range")
+DROPPED = ("points dropped", "blocks refused", "blocks evicted")
+
 #: Depth beyond this many medians is an error of the source.
 _ABSURD_DEPTH = 100.0
 
+_WHOLE = (0, 0, 0)  # id of the welded mesh
+
 
 class Mesher:
-    """The live mesh. One thread calls it; its kernels release the GIL.
+    """The live mesh. One thread calls it, others may read the properties; its kernels release the GIL.
 
     counters: keyframes skipped and things dropped, by reason. voxel_size: map units, 0 until the first keyframe when it
-    is derived from that one's depth.
+    is derived from that one's depth. triangles: of the mesh as of the last `changed`.
     """
 
     def __init__(self, params: MeshParams) -> None:
@@ -43,8 +49,10 @@ class Mesher:
 
     def reset(self) -> None:
         """Forget everything; the next keyframe is the first."""
-        self.counters: Counter[str] = Counter()
-        self.voxel_size = self.params.voxel_size
+        # Every key is there from the start, so that others can iterate over it at any time.
+        self.counters: Counter[str] = Counter(dict.fromkeys(SKIPPED + DROPPED, 0))
+        self.triangles = 0
+        self.voxel_size = float(self.params.voxel_size)
         self._volume: Volume | None = None
         self._history = History(self.params.depth_memory * 1_000_000, self._make_volume)
         self._integrated: set[int] = set()
@@ -57,14 +65,10 @@ class Mesher:
         return len(self._integrated)
 
     @property
-    def triangles(self) -> int:
-        """Triangles of the mesh as of the last `changed`."""
-        return sum(self._sizes.values())
-
-    @property
     def blocks(self) -> int:
         """Blocks of 8x8x8 voxels held."""
-        return 0 if self._volume is None else pool.count(self._volume.blocks)
+        volume = self._volume
+        return 0 if volume is None else pool.count(volume.blocks)
 
     @property
     def memory_mb(self) -> float:
@@ -111,10 +115,11 @@ class Mesher:
         self._pending = []
         out = []
         for block in self._extract(marching.regions_meeting(blocks)):
-            before = self._sizes.pop(block.id, 0)
-            if len(block.triangles):
-                self._sizes[block.id] = len(block.triangles)
-            if before or len(block.triangles):
+            before, after = self._sizes.pop(block.id, 0), len(block.triangles)
+            self.triangles += after - before
+            if after:
+                self._sizes[block.id] = after
+            if before or after:
                 out.append(block)
         return out
 
@@ -129,15 +134,12 @@ class Mesher:
         """The whole mesh with the vertices of neighbouring regions joined; id (0, 0, 0)."""
         parts = self.all_blocks()
         offsets = np.cumsum([0] + [len(part.vertices) for part in parts], dtype=np.int32)
-        vertices = np.concatenate([np.empty((0, 3), np.float32), *(part.vertices for part in parts)])
-        colours = np.concatenate([np.empty((0, 3), np.uint8), *(part.colours for part in parts)])
-        triangles = np.concatenate(
-            [
-                np.empty((0, 3), np.int32),
-                *(part.triangles + o for part, o in zip(parts, offsets, strict=False)),
-            ]
-        )
-        return MeshBlock((0, 0, 0), *weld(vertices, triangles, colours))
+        if not parts:
+            return MeshBlock(_WHOLE, *(np.empty((0, 3), kind) for kind in (np.float32, np.int32, np.uint8)))
+        vertices = np.concatenate([part.vertices for part in parts])
+        triangles = np.concatenate([part.triangles + o for part, o in zip(parts, offsets, strict=False)])
+        colours = np.concatenate([part.colours for part in parts])
+        return MeshBlock(_WHOLE, *weld(vertices, triangles, colours))
 
     def correct(self, poses: Mapping[int, Pose]) -> None:
         """Note newer poses of integrated keyframes; `rebuild` applies them."""
@@ -175,6 +177,8 @@ class Mesher:
         mesher.rebuild()
         mesher.changed()
         mesher.surface()
+        assert mesher._volume is not None
+        pool.evict(mesher._volume.blocks, 0, stamp=0)
 
     def _make_volume(self) -> Volume:
         p = self.params
@@ -185,11 +189,9 @@ class Mesher:
         return marching.extract(self._volume.blocks, regions, self.voxel_size, self._volume.min_weight)
 
     def _count_blocks(self, volume: Volume) -> None:
-        if (volume.refused or volume.evicted) and not (
-            self.counters["blocks refused"] or self.counters["blocks evicted"]
-        ):
+        counts = {"blocks refused": volume.refused, "blocks evicted": volume.evicted}
+        if any(counts.values()) and not any(self.counters[key] for key in counts):
             log.warning(
-                "the mesh is full: old parts are dropped; raise mesh.max_blocks or mesh.voxel_size to keep them"
+                "the mesh is full and drops its oldest parts: raise mesh.max_blocks or mesh.voxel_size"
             )
-        self.counters["blocks refused"] = volume.refused
-        self.counters["blocks evicted"] = volume.evicted
+        self.counters.update({key: n - self.counters[key] for key, n in counts.items()})

@@ -15,6 +15,8 @@ from recon3d_ros.core.types import Floats, Image, Keyframe
 from recon3d_ros.mapping.blocks import UNIT_WEIGHT
 from recon3d_ros.mapping.jit import kernel
 
+Intrinsics = tuple[float, float, float, float]
+
 _NO_CONFIDENCE = np.ones(0, np.float32)
 
 
@@ -59,13 +61,18 @@ def splat(keyframe: Keyframe, limit: float) -> tuple[DepthImage, int, int]:
         readonly(keyframe.colours, np.uint8),
         readonly(_NO_CONFIDENCE if keyframe.confidence is None else keyframe.confidence, np.float32),
         inverse(keyframe.T_map_cam),
-        (camera.fx, camera.fy, camera.cx, camera.cy),
-        limit,
+        intrinsics(camera),
+        float(limit),
         image.depth,
         image.colours,
         image.weights,
     )
     return image, filled, dropped
+
+
+def intrinsics(camera: Camera) -> Intrinsics:
+    """(fx, fy, cx, cy) for a kernel."""
+    return float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy)
 
 
 def readonly(array: NDArray, dtype: type) -> NDArray:  # type: ignore[type-arg]
@@ -77,8 +84,8 @@ def readonly(array: NDArray, dtype: type) -> NDArray:  # type: ignore[type-arg]
 
 
 @kernel
-def _splat(points, colours, confidence, T_cam_map, intrinsics, limit, depth, image, weights):
-    fx, fy, cx, cy = intrinsics
+def _splat(points, colours, confidence, T_cam_map, view, limit, depth, image, weights):
+    fx, fy, cx, cy = view
     height, width = depth.shape
     # Scalars, because the compiler cannot know that writing the images leaves the matrix alone.
     xx, xy, xz, xt = T_cam_map[0, 0], T_cam_map[0, 1], T_cam_map[0, 2], T_cam_map[0, 3]
@@ -107,9 +114,6 @@ def _splat(points, colours, confidence, T_cam_map, intrinsics, limit, depth, ima
         filled += known == 0
         depth[row, column] = z
         weights[row, column] = weight
-        image[row, column, 0], image[row, column, 1], image[row, column, 2] = (
-            colours[i, 0],
-            colours[i, 1],
-            colours[i, 2],
-        )
+        for c in range(3):
+            image[row, column, c] = colours[i, c]
     return filled, dropped

@@ -15,9 +15,12 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.geometry import inverse
 from recon3d_ros.core.types import Pose
 from recon3d_ros.mapping import blocks as pool
-from recon3d_ros.mapping.blocks import LIMIT, SIDE, UNIT_WEIGHT
+from recon3d_ros.mapping.blocks import LIMIT, SIDE, UNIT_WEIGHT, VOXELS
 from recon3d_ros.mapping.jit import kernel
-from recon3d_ros.mapping.splat import DepthImage
+from recon3d_ros.mapping.splat import DepthImage, Intrinsics, intrinsics
+
+#: Voxel size, truncation, far limit; map units.
+Lengths = tuple[float, float, float]
 
 _WEIGHT_CAP = 100 * UNIT_WEIGHT
 _COLOUR_CAP = 15 * UNIT_WEIGHT  # uint8 colours would lose small changes against a larger weight
@@ -50,28 +53,19 @@ class Volume:
     def integrate(self, image: DepthImage, T_map_cam: Pose, far: float) -> None:
         """Take in a depth image seen from a pose; depth and voxels beyond `far` (map units along z) are left alone."""
         self._stamp += 1
-        camera = image.camera
-        view = (camera.fx, camera.fy, camera.cx, camera.cy)
+        T_map_cam = np.array(
+            T_map_cam, np.float64
+        )  # one memory layout, for which the kernels are compiled once
+        view = intrinsics(image.camera)
+        lengths = (self.voxel_size, self.truncation, far)
         listed = np.empty(len(self.blocks.alive), np.int32)
-        number = self._touch(image, T_map_cam, view, far, listed)
+        number = self._list_touched(listed, image, view, T_map_cam, lengths)
         T_cam_map = inverse(T_map_cam)
         if self.carve:
-            number = _list_carved(
-                self.blocks,
-                listed,
-                number,
-                self._stamp,
-                image.depth,
-                view,
-                T_cam_map,
-                self.voxel_size,
-                self.truncation,
-                far,
-            )
-        _update(
-            self.blocks, listed[:number], image.depth, image.colours, image.weights, view, T_cam_map,
-            self.voxel_size, self.truncation, far, self.min_weight,
-        )  # fmt: skip
+            scene = (image.depth, view, T_cam_map, lengths)
+            number = _list_carved(self.blocks, listed, number, self._stamp, *scene)
+        images = (image.depth, image.colours, image.weights)
+        _update(self.blocks, listed[:number], images, view, T_cam_map, lengths, self.min_weight)
 
     def take_changed(self) -> NDArray[np.int32]:
         """Coordinates [n,3] of the blocks whose surface may differ since the last call, those dropped among them."""
@@ -88,22 +82,21 @@ class Volume:
         other._evicted = list(self._evicted)
         return other
 
-    def _touch(
+    def _list_touched(
         self,
-        image: DepthImage,
-        T_map_cam: Pose,
-        view: tuple[float, ...],
-        far: float,
         listed: NDArray[np.int32],
+        image: DepthImage,
+        view: Intrinsics,
+        T_map_cam: Pose,
+        lengths: Lengths,
     ) -> int:
         """List (and make) the blocks in the band around the measured surface; makes room when the pool is full."""
-        stride = touch_stride(image.camera, SIDE * self.voxel_size, far)
+        stride = _touch_stride(image.camera, SIDE * self.voxel_size, far=lengths[2])
         number, final = 0, False
         while True:
-            number, refused = _touch(
-                self.blocks, listed, number, self._stamp, image.depth, view, T_map_cam, self.voxel_size, self.truncation,
-                far, stride, final,
-            )  # fmt: skip
+            number, refused = _list_touched(
+                self.blocks, listed, number, self._stamp, image.depth, view, T_map_cam, lengths, stride, final
+            )
             if not refused or final:
                 self.refused += refused
                 return number
@@ -113,15 +106,22 @@ class Volume:
             final = len(evicted) == 0
 
 
-def touch_stride(camera: Camera, block: float, far: float) -> int:
+def _touch_stride(camera: Camera, block: float, far: float) -> int:
     """Pixels between the rays that look for blocks: their distance at `far` is at most a third of a block, 4 at most."""
     return int(np.clip(block * min(camera.fx, camera.fy) / (3 * far), 1, 4))
 
 
 @kernel
-def _touch(blocks, listed, number, stamp, depth, view, T_map_cam, voxel, truncation, far, stride, final):
+def _rotated(T, row, x, y, z):
+    """One coordinate of the rotated vector."""
+    return T[row, 0] * x + T[row, 1] * y + T[row, 2] * z
+
+
+@kernel
+def _list_touched(blocks, listed, number, stamp, depth, view, T_map_cam, lengths, stride, final):
     """Walk every stride-th ray through the truncation band in half-block steps. Returns the number of blocks listed and
     of those refused; stops at the first refusal unless `final`."""
+    voxel, truncation, far = lengths
     height, width = depth.shape
     fx, fy, cx, cy = view
     keys, slots, last_seen = blocks.keys, blocks.slots, blocks.last_seen
@@ -134,9 +134,9 @@ def _touch(blocks, listed, number, stamp, depth, view, T_map_cam, voxel, truncat
             if d <= 0 or d > far:
                 continue
             x, y = (u - cx) / fx, (v - cy) / fy
-            dx = T_map_cam[0, 0] * x + T_map_cam[0, 1] * y + T_map_cam[0, 2]
-            dy = T_map_cam[1, 0] * x + T_map_cam[1, 1] * y + T_map_cam[1, 2]
-            dz = T_map_cam[2, 0] * x + T_map_cam[2, 1] * y + T_map_cam[2, 2]
+            dx = _rotated(T_map_cam, 0, x, y, 1.0)
+            dy = _rotated(T_map_cam, 1, x, y, 1.0)
+            dz = _rotated(T_map_cam, 2, x, y, 1.0)
             steps = int(math.ceil(2 * truncation * math.sqrt(x * x + y * y + 1) / (block / 2)))
             for i in range(steps + 1):
                 z = max(d + truncation * (2 * i / steps - 1), 0.0)
@@ -161,29 +161,22 @@ def _touch(blocks, listed, number, stamp, depth, view, T_map_cam, voxel, truncat
 
 
 @kernel
-def _list_carved(blocks, listed, number, stamp, depth, view, T_cam_map, voxel, truncation, far):
+def _list_carved(blocks, listed, number, stamp, depth, view, T_cam_map, lengths):
     """Append the blocks not listed yet whose centre lies in front of the depth measured there."""
+    voxel, truncation, far = lengths
     height, width = depth.shape
     fx, fy, cx, cy = view
-    for slot in range(blocks.counts[0]):
+    for slot in range(blocks.counts[pool.HIGH]):
         if not blocks.alive[slot] or blocks.last_seen[slot] == stamp:
             continue
         x = (blocks.coords[slot, 0] * SIDE + _CENTRE) * voxel
         y = (blocks.coords[slot, 1] * SIDE + _CENTRE) * voxel
         z = (blocks.coords[slot, 2] * SIDE + _CENTRE) * voxel
-        pz = T_cam_map[2, 0] * x + T_cam_map[2, 1] * y + T_cam_map[2, 2] * z + T_cam_map[2, 3]
+        pz = _rotated(T_cam_map, 2, x, y, z) + T_cam_map[2, 3]
         if pz <= 0 or pz > far:
             continue
-        u = math.floor(
-            fx * (T_cam_map[0, 0] * x + T_cam_map[0, 1] * y + T_cam_map[0, 2] * z + T_cam_map[0, 3]) / pz
-            + cx
-            + 0.5
-        )
-        v = math.floor(
-            fy * (T_cam_map[1, 0] * x + T_cam_map[1, 1] * y + T_cam_map[1, 2] * z + T_cam_map[1, 3]) / pz
-            + cy
-            + 0.5
-        )
+        u = math.floor(fx * (_rotated(T_cam_map, 0, x, y, z) + T_cam_map[0, 3]) / pz + cx + 0.5)
+        v = math.floor(fy * (_rotated(T_cam_map, 1, x, y, z) + T_cam_map[1, 3]) / pz + cy + 0.5)
         if 0 <= u < width and 0 <= v < height and depth[v, u] > 0 and pz < depth[v, u] + truncation:
             blocks.last_seen[slot] = stamp
             listed[number] = slot
@@ -192,77 +185,64 @@ def _list_carved(blocks, listed, number, stamp, depth, view, T_cam_map, voxel, t
 
 
 @kernel
-def _update(blocks, listed, depth, colours, weights, view, T_cam_map, voxel, truncation, far, min_weight):
+def _update(blocks, listed, images, view, T_cam_map, lengths, min_weight):
     """Weighted running mean of distance and colour over all voxels of the listed blocks; flags blocks whose surface may
     differ as dirty: a distance or colour changed, or a weight crossed `min_weight`."""
-    height, width = depth.shape
-    fx, fy, cx, cy = (
-        np.float32(view[0]),
-        np.float32(view[1]),
-        np.float32(view[2] + 0.5),
-        np.float32(view[3] + 0.5),
-    )
-    # One voxel further along each axis of the map, in the camera frame; scalars, because the compiler cannot know that
-    # writing voxels leaves a matrix alone.
-    R = (T_cam_map[:3, :3] * voxel).astype(np.float32)
-    xx, xy, xz, yx, yy, yz, zx, zy, zz = (
-        R[0, 0],
-        R[0, 1],
-        R[0, 2],
-        R[1, 0],
-        R[1, 1],
-        R[1, 2],
-        R[2, 0],
-        R[2, 1],
-        R[2, 2],
-    )
+    voxel, truncation, far = lengths
+    size = np.int32(images[0].shape[1]), np.int32(images[0].shape[0])
+    depth, colours, weights = images[0].reshape(-1), images[1].reshape(-1, 3), images[2].reshape(-1)
     to_share = np.float32(32767.0 / truncation)
     band, limit, edge = np.float32(-truncation), np.float32(far), np.float32(voxel)
-    w_limit, h_limit = np.float32(width), np.float32(height)
+    steps = (T_cam_map[:3, :3] * voxel).astype(np.float32)
+    pixels, z = np.empty(VOXELS, np.int32), np.empty(VOXELS, np.float32)
     for k in range(len(listed)):
         slot = listed[k]
         tsdf, weight, colour = blocks.tsdf[slot], blocks.weight[slot], blocks.colour[slot]
-        base_x, base_y, base_z = _origin(T_cam_map, blocks.coords[slot], voxel)
+        _project(_origin(T_cam_map, blocks.coords[slot], voxel), steps, view, size, limit, pixels, z)
         dirty = False
-        for row in range(SIDE * SIDE):
-            vy, vz = np.float32(row % SIDE), np.float32(row // SIDE)
-            row_x = base_x + xy * vy + xz * vz
-            row_y = base_y + yy * vy + yz * vz
-            row_z = base_z + zy * vy + zz * vz
-            for vx in range(SIDE):
-                z = row_z + zx * np.float32(vx)
-                inverse_z = np.float32(1.0) / z
-                u = fx * (row_x + xx * np.float32(vx)) * inverse_z + cx
-                v = fy * (row_y + yx * np.float32(vx)) * inverse_z + cy
-                if not (0 < z <= limit and 0 <= u < w_limit and 0 <= v < h_limit):
-                    continue
-                # Unsigned indices spare the test for negative ones.
-                x, y, i = np.uint32(np.int32(u)), np.uint32(np.int32(v)), np.uint32(row * SIDE + vx)
-                d = depth[y, x]
-                distance = d - z
-                if d <= 0 or distance < band:
-                    continue
-                past, gain = np.int32(weight[i]), np.int32(weights[y, x])
-                dirty |= _average_distance(tsdf, weight, i, distance * to_share, past, gain, min_weight)
-                # Far in front of the surface a pixel shows what lies behind: it colours a voxel only until a better one
-                # comes.
-                coloured = (colour[i, 0] | colour[i, 1] | colour[i, 2]) != 0
-                if abs(distance) < edge or not coloured:
-                    dirty |= _average_colour(
-                        colour, i, colours[y, x], past if coloured else np.int32(0), gain
-                    )
+        for i in range(VOXELS):
+            if pixels[i] < 0:
+                continue
+            pixel = np.uint32(pixels[i])  # unsigned: spares the test for a negative index
+            distance = depth[pixel] - z[i]
+            if depth[pixel] <= 0 or distance < band:
+                continue
+            past, gain = np.int32(weight[i]), np.int32(weights[pixel])
+            dirty |= _average_distance(tsdf, weight, i, distance * to_share, past, gain, min_weight)
+            # Far in front of the surface a pixel shows what lies behind: it colours a voxel only until a better one comes.
+            coloured = (colour[i, 0] | colour[i, 1] | colour[i, 2]) != 0
+            if abs(distance) < edge or not coloured:
+                dirty |= _average_colour(colour, i, colours[pixel], past if coloured else np.int32(0), gain)
         blocks.dirty[slot] |= dirty
+
+
+@kernel
+def _project(origin, steps, view, size, limit, pixels, z):
+    """Number of the nearest pixel of every voxel of a block, -1 outside the image, and depth of the voxel. `steps`: to the
+    next voxel along x, y, z, as columns. Free of branches, so that it becomes vector code."""
+    fx, fy = np.float32(view[0]), np.float32(view[1])
+    cx, cy = np.float32(view[2] + 0.5), np.float32(view[3] + 0.5)
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = steps
+    width, height = size
+    for i in range(VOXELS):
+        vx, vy, vz = np.float32(i % SIDE), np.float32(i // SIDE % SIDE), np.float32(i // (SIDE * SIDE))
+        depth = origin[2] + zx * vx + zy * vy + zz * vz
+        inverse_depth = np.float32(1.0) / depth
+        u = fx * (origin[0] + xx * vx + xy * vy + xz * vz) * inverse_depth + cx
+        v = fy * (origin[1] + yx * vx + yy * vy + yz * vz) * inverse_depth + cy
+        inside = (depth > 0) & (depth <= limit) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        pixels[i] = np.int32(v) * width + np.int32(u) if inside else np.int32(-1)
+        z[i] = depth
 
 
 @kernel
 def _origin(T_cam_map, coords, voxel):
     """First voxel of a block in the camera frame."""
     x, y, z = coords[0] * SIDE * voxel, coords[1] * SIDE * voxel, coords[2] * SIDE * voxel
-    return (
-        np.float32(T_cam_map[0, 0] * x + T_cam_map[0, 1] * y + T_cam_map[0, 2] * z + T_cam_map[0, 3]),
-        np.float32(T_cam_map[1, 0] * x + T_cam_map[1, 1] * y + T_cam_map[1, 2] * z + T_cam_map[1, 3]),
-        np.float32(T_cam_map[2, 0] * x + T_cam_map[2, 1] * y + T_cam_map[2, 2] * z + T_cam_map[2, 3]),
-    )
+    px = _rotated(T_cam_map, 0, x, y, z) + T_cam_map[0, 3]
+    py = _rotated(T_cam_map, 1, x, y, z) + T_cam_map[1, 3]
+    pz = _rotated(T_cam_map, 2, x, y, z) + T_cam_map[2, 3]
+    return np.float32(px), np.float32(py), np.float32(pz)
 
 
 @kernel

@@ -6,12 +6,16 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import recon3d_ros
 
 log = logging.getLogger(__name__)
+
+#: Free bytes of /dev/shm below which the transport profile is left out: each process takes a segment of 64 MiB.
+SHARED_MEMORY_NEEDED = 256 << 20
 
 
 def share_directory() -> Path:
@@ -48,10 +52,22 @@ def mixed_installations() -> str | None:
 def check_environment() -> None:
     """Warn about mixed ROS installations, and set what the user left unset. Call before `rclpy.init`.
 
-    Sets `AMENT_PREFIX_PATH` (the ament index of the wheels) and `FASTDDS_DEFAULT_PROFILES_FILE` (`config/fastdds.xml`).
+    Sets `AMENT_PREFIX_PATH` (the ament index of the wheels) and `FASTDDS_DEFAULT_PROFILES_FILE` (`config/fastdds.xml`,
+    where /dev/shm has room for its segments).
     """
     warning = mixed_installations()
     if warning:
         log.warning(warning)
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(share_directory() / "config" / "fastdds.xml"))
+    if "FASTDDS_DEFAULT_PROFILES_FILE" not in os.environ and _has_shared_memory():
+        os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(share_directory() / "config" / "fastdds.xml")
+
+
+def _has_shared_memory() -> bool:
+    free = shutil.disk_usage("/dev/shm").free
+    if free < SHARED_MEMORY_NEEDED:
+        log.warning(
+            f"/dev/shm has {free >> 20} MB free, images and clouds between processes may be lost: give it "
+            f"{SHARED_MEMORY_NEEDED >> 20} MB or more (a container: --shm-size=1g)"
+        )
+    return free >= SHARED_MEMORY_NEEDED

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ WALLS: tuple[Colour, ...] = (
     (0.60, 0.66, 0.68),
     (0.78, 0.58, 0.42),
 )
+CARS: tuple[Colour, ...] = ((0.70, 0.16, 0.14), (0.20, 0.30, 0.55), (0.85, 0.85, 0.86), (0.25, 0.26, 0.28))
 ROOFS: tuple[Colour, ...] = ((0.62, 0.32, 0.24), (0.45, 0.33, 0.30), (0.40, 0.41, 0.45))
 
 
@@ -40,9 +41,9 @@ def building(seed: int) -> Scene:
         target=(-0.5, 0.0, 3.0),
         orbit=(25.0, 17.0),
         survey=(34.0, 26.0, 34.0, 9.0),
-        circuit=(24.0, 20.0, 9.0),
+        circuit=(70.0, 20.0, 13.0),
         hover=(-21.0, -17.0, 15.0),
-        speed=6.0,
+        speed=8.7,
     )
     return Scene.of("building", model, Light((0.55, -0.42, 0.72, 0.0)), site)
 
@@ -102,8 +103,9 @@ def _parked_car(model: Model, rng: np.random.Generator) -> None:
 
 def car(model: Model, x: float, y: float, yaw: float, rng: np.random.Generator) -> None:
     """A car as two boxes, with dark windows around the upper one."""
-    tone = tuple(float(v) for v in rng.choice([(0.7, 0.16, 0.14), (0.2, 0.3, 0.55), (0.85, 0.85, 0.86), (0.25, 0.26, 0.28)]))
-    body = Material(Kind.PLAIN, (tone[0], tone[1], tone[2]), cell=(0.8, 1.0), seed=int(rng.integers(1 << 20)))
+    body = Material(
+        Kind.PLAIN, CARS[rng.integers(len(CARS))], cell=(0.8, 1.0), seed=int(rng.integers(1 << 20))
+    )
     glass = Material(Kind.OFFICE, body.colour, (0.1, 0.1, 0.1), (1.1, 0.75))
     model.box((x, y, 0.25), (4.2, 1.75, 0.65), body, yaw=yaw, under=True)
     model.box((x, y, 0.9), (2.4, 1.55, 0.6), glass, body, yaw=yaw)
@@ -123,15 +125,16 @@ def _corner_house(model: Model, seed: int) -> None:
     chimney = Material(Kind.BRICK, (0.58, 0.32, 0.26), (0.7, 0.66, 0.6), (0.6, 0.3), seed)
     model.box((-8.5, 7, 5.6), (1.1, 1.1, 4.4), chimney, CONCRETE)
     model.box((-8.5, -5.3, 8.55), (1.2, 1.2, 3.0), chimney, CONCRETE)
-    model.box((-3.5, -1.2, 8.55), (3.2, 2.4, 2.4), replace_cell(plaster, (1.6, 2.4)), GRAVEL)
-    for x, y, z in ((-5.5, -5, 8.55), (-0.5, -4.6, 8.55), (1.2, -1.8, 8.55), (4.8, 0.2, 11.35), (7.8, 4.4, 11.35)):
+    model.box((-3.5, -1.2, 8.55), (3.2, 2.4, 2.4), replace(plaster, cell=(1.6, 2.4)), GRAVEL)
+    for x, y, z in (
+        (-5.5, -5, 8.55),
+        (-0.5, -4.6, 8.55),
+        (1.2, -1.8, 8.55),
+        (4.8, 0.2, 11.35),
+        (7.8, 4.4, 11.35),
+    ):
         model.box((x, y, z), (1.7, 1.2, 1.0), METAL)
     model.box((6.6, 2.2, 11.35), (2.4, 2.2, 2.4), CONCRETE, GRAVEL)
-
-
-def replace_cell(material: Material, cell: tuple[float, float]) -> Material:
-    """The material with windows of another size."""
-    return Material(material.kind, material.colour, material.accent, cell, material.seed)
 
 
 def _parapet(model: Model, base: tuple[float, float, float], size: tuple[float, float]) -> None:
@@ -145,7 +148,15 @@ def _parapet(model: Model, base: tuple[float, float, float], size: tuple[float, 
 def _yard(model: Model, rng: np.random.Generator) -> None:
     """Trees, crates and a shed on the block itself."""
     model.box((0.5, 10.2, 0.15), (7.5, 9.0, 0.12), CONCRETE, LAWN)
-    for x, y, height in ((-1.5, 8, 4.5), (2.6, 12.5, 5.5), (17, -8, 5.0), (17.2, 2, 4.4), (17, 12, 5.2), (-17.5, -13, 4.6), (-17.6, 2, 5.4)):
+    trees = (
+        (-1.5, 8, 4.5),
+        (2.6, 12.5, 5.5),
+        (17, -8, 5.0),
+        (17.2, 2, 4.4),
+        (17, 12, 5.2),
+        (-17.5, -13, 4.6),
+    )
+    for x, y, height in (*trees, (-17.6, 2, 5.4)):
         model.tree((x, y, 0.15), height, rng)
     for _ in range(14):
         crate = Material(Kind.PLANKS, (0.62, 0.45, 0.27), cell=(1.2, 0.22), seed=int(rng.integers(1 << 20)))
@@ -154,35 +165,34 @@ def _yard(model: Model, rng: np.random.Generator) -> None:
         model.box(place, (edge, edge, edge), crate, yaw=float(rng.uniform(0, 1.5)))
     blue = Material(Kind.PLANKS, (0.22, 0.40, 0.58), cell=(6.0, 0.35))
     model.box((-14, -12.5, 0.15), (6.0, 2.4, 2.6), blue, yaw=0.1)
-    model.box((-6, -13, 0.15), (6.0, 2.4, 2.6), replace_colour(blue, (0.72, 0.36, 0.18)), yaw=-0.05)
-
-
-def replace_colour(material: Material, colour: Colour) -> Material:
-    """The material in another colour."""
-    return Material(material.kind, colour, material.accent, material.cell, material.seed + 1)
+    model.box((-6, -13, 0.15), (6.0, 2.4, 2.6), replace(blue, colour=(0.72, 0.36, 0.18)), yaw=-0.05)
 
 
 def _neighbours(model: Model, rng: np.random.Generator) -> None:
     """Houses and trees on the blocks across the streets."""
-    for x, y in _plots():
-        x, y = x + rng.uniform(-2, 2), y + rng.uniform(-2, 2)
-
+    plots = np.array(_plots()) + rng.uniform(-2, 2, (len(_plots()), 2))
+    for x, y in plots.tolist():
         (_house if rng.random() < 0.8 else _flats)(model, rng, x, y)
-    for _ in range(70):
-        x, y = rng.uniform(-88, 88, 2)
-        if abs(x) > 29 or abs(y) > 25:
-            if abs(abs(x) - 24) > 5 and abs(abs(y) - 20) > 5:
-                model.tree((float(x), float(y), 0.1), float(rng.uniform(3.5, 7.0)), rng)
+    for x, y in rng.uniform(-88, 88, (110, 2)).tolist():
+        in_street = abs(abs(x) - 24) < 5.5 or abs(abs(y) - 20) < 5.5
+        outside = abs(x) > 29 or abs(y) > 25
+        if outside and not in_street and np.hypot(*(plots - (x, y)).T).min() > 9:
+            model.tree((x, y, 0.1), float(rng.uniform(3.5, 7.0)), rng)
 
 
 def _plots() -> list[tuple[float, float]]:
-    rows = [(x, y) for x in (-80, -60, -40, -9, 9, 40, 60, 80) for y in (-70, -50, -33, 33, 50, 70)]
-    return rows + [(x, y) for x in (-80, -60, -40, 40, 60, 80) for y in (-8, 9)]
+    xs, ys = (-80.0, -60.0, -40.0, -9.0, 9.0, 40.0, 60.0, 80.0), (-70.0, -50.0, -33.0, 33.0, 50.0, 70.0)
+    far = [(x, y) for x in xs for y in ys]
+    return far + [(x, y) for x in (-80.0, -60.0, -40.0, 40.0, 60.0, 80.0) for y in (-8.0, 9.0)]
 
 
 def _house(model: Model, rng: np.random.Generator, x: float, y: float) -> None:
-    wall = Material(Kind.FACADE, WALLS[rng.integers(len(WALLS))], cell=(2.4, 2.9), seed=int(rng.integers(1 << 20)))
-    roof = Material(Kind.TILES, ROOFS[rng.integers(len(ROOFS))], cell=(0.5, 0.6), seed=int(rng.integers(1 << 20)))
+    wall = Material(
+        Kind.FACADE, WALLS[rng.integers(len(WALLS))], cell=(2.4, 2.9), seed=int(rng.integers(1 << 20))
+    )
+    roof = Material(
+        Kind.TILES, ROOFS[rng.integers(len(ROOFS))], cell=(0.5, 0.6), seed=int(rng.integers(1 << 20))
+    )
     size = (float(rng.uniform(9, 12)), float(rng.uniform(7, 9)), 3.0 * float(rng.integers(1, 3)))
     yaw = float(rng.choice((0.0, np.pi / 2)) + rng.uniform(-0.06, 0.06))
     model.house((x, y, 0.12), size, float(rng.uniform(2.2, 3.4)), wall, roof, yaw=yaw)
@@ -192,7 +202,9 @@ def _house(model: Model, rng: np.random.Generator, x: float, y: float) -> None:
 
 
 def _flats(model: Model, rng: np.random.Generator, x: float, y: float) -> None:
-    wall = Material(Kind.FACADE, WALLS[rng.integers(len(WALLS))], cell=(2.6, 3.0), seed=int(rng.integers(1 << 20)))
+    wall = Material(
+        Kind.FACADE, WALLS[rng.integers(len(WALLS))], cell=(2.6, 3.0), seed=int(rng.integers(1 << 20))
+    )
     size = (float(rng.uniform(10, 13)), float(rng.uniform(9, 11)), 9.0)
     model.box((x, y, 0.12), size, wall, GRAVEL)
     _parapet(model, (x, y, 9.12), (size[0], size[1]))

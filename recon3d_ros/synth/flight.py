@@ -24,7 +24,9 @@ from recon3d_ros.synth.scene import Scene
 from recon3d_ros.synth.sensor import Faults, is_dropped, spoil_depth, spoil_image, spoil_pose
 from recon3d_ros.synth.terrain import terrain
 
-SCENES: Mapping[str, Callable[[int], Scene]] = MappingProxyType({"building": building, "terrain": terrain, "room": room})
+SCENES: Mapping[str, Callable[[int], Scene]] = MappingProxyType(
+    {"building": building, "terrain": terrain, "room": room}
+)
 
 _START_NS = 1_000_000_000
 _SUBFRAMES = 5
@@ -40,7 +42,7 @@ class FlightOptions:
     camera: Camera = field(default_factory=lambda: camera_of(640, 480, 70.0))
     depth: bool = False
     prior: bool = False
-    faults: Faults = Faults()
+    faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -64,7 +66,11 @@ class SyntheticFlight:
     """
 
     def __init__(
-        self, scene: str = "building", path: str = "orbit", options: FlightOptions | None = None, seed: int = 1
+        self,
+        scene: str = "building",
+        path: str = "orbit",
+        options: FlightOptions | None = None,
+        seed: int = 1,
     ) -> None:
         self.options = options or FlightOptions()
         self.seed = seed

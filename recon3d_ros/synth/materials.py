@@ -128,7 +128,9 @@ def _office(c, a, cu, cv, seed, u, v, w):  # type: ignore[no-untyped-def]
     x, y = u / cu - i, v / cv - j
     band = times(c, 1 + 0.2 * fbm(u, v, 3.0, 0.84, w, seed))
     glass = inside(y, 0.36, 0.92, w / cv) * inside(x, 0.05, 0.95, w / cu)
-    return mix(mix(band, a, inside(y, 0.3, 0.96, w / cv)), _glass(seed, i, j, x, (y - 0.36) / 0.56, w / cv), glass)
+    return mix(
+        mix(band, a, inside(y, 0.3, 0.96, w / cv)), _glass(seed, i, j, x, (y - 0.36) / 0.56, w / cv), glass
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -155,7 +157,7 @@ def _tiles(c, cu, cv, seed, u, v, w):  # type: ignore[no-untyped-def]
 def _grass(c, a, seed, u, v, w):  # type: ignore[no-untyped-def]
     """Patches of two colours; the second is that of dry or bare places."""
     bare = smooth(0.5 + 0.9 * fbm(u, v, 14.0, 0.6, w, seed))
-    return times(mix(c, a, 0.5 * bare), 1 + 0.34 * fbm(u, v, 3.0, 0.87, w, seed + 50))
+    return times(mix(c, a, 0.5 * bare), 1 + 0.28 * fbm(u, v, 3.0, 0.87, w, seed + 50))
 
 
 @njit(cache=True, nogil=True)
@@ -174,7 +176,7 @@ def _fabric(c, a, cu, cv, seed, u, v, w):  # type: ignore[no-untyped-def]
     """Woven lozenges of two colours."""
     p, q = u / cu + v / cv, u / cu - v / cv
     woven = pulse(p, 1.0, 0.5, w / cu) * pulse(q, 1.0, 0.5, w / cv)
-    return times(mix(c, a, woven), 1 + 0.24 * fbm(u, v, 0.5, 0.84, w, seed))
+    return times(mix(c, a, woven), 1 + 0.14 * fbm(u, v, 0.5 * cu, 0.86, w, seed))
 
 
 @njit(cache=True, nogil=True)

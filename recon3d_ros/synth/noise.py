@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def hash01(i, j, seed):  # type: ignore[no-untyped-def]
     """A number in [0, 1) that depends on three whole numbers (finaliser of SplitMix64)."""
     i, j = np.int64(i), np.int64(j)
@@ -19,7 +19,7 @@ def hash01(i, j, seed):  # type: ignore[no-untyped-def]
     return np.float64((h ^ (h >> np.uint64(31))) >> np.uint64(40)) / 16777216.0
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def smooth(x):  # type: ignore[no-untyped-def]
     """Step from 0 to 1 between 0 and 1, without kinks."""
     x = min(max(x, 0.0), 1.0)
@@ -52,14 +52,14 @@ def fbm(u, v, x, gain, w, seed):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _area(x, duty):  # type: ignore[no-untyped-def]
     """Integral from 0 to x of the pulse train that is 1 on [k, k + duty)."""
     whole = np.floor(x)
     return whole * duty + min(x - whole, duty)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def pulse(x, period, duty, w):  # type: ignore[no-untyped-def]
     """Pulse train, 1 for the first `duty` of each period, averaged over [x - w/2, x + w/2]."""
     half = max(0.5 * w / period, 1e-6)
@@ -67,20 +67,20 @@ def pulse(x, period, duty, w):  # type: ignore[no-untyped-def]
     return (_area(x + half, duty) - _area(x - half, duty)) / (2 * half)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def inside(x, low, high, w):  # type: ignore[no-untyped-def]
     """1 between low and high, 0 elsewhere, averaged over [x - w/2, x + w/2]."""
     w = max(w, 1e-6)
     return max(min(x + 0.5 * w, high) - max(x - 0.5 * w, low), 0.0) / w
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def mix(a, b, share):  # type: ignore[no-untyped-def]
     """Colour between a (share 0) and b (share 1); colours are tuples of three."""
     return (a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def times(a, factor):  # type: ignore[no-untyped-def]
     """Colour a, brighter or darker."""
     return (a[0] * factor, a[1] * factor, a[2] * factor)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drone flights over a site: functions from time in seconds to the pose of the camera (world <- optical axes). They go on
-for ever: orbits and circuits go round, a survey goes back the way it came. Speed does not depend on the number of frames."""
+"""Drone flights over a site: functions from time in seconds to the pose of the camera (world <- optical axes). They
+never end: orbits and circuits go round, a survey goes back the way it came. More frames make a longer flight."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def forward(site: Site, t: float) -> _Stance:
     s = (site.speed * t) % (4 * a + 4 * b + 4 * arc)
     point, heading = np.array([-a, -half_width]), 0.0
     for straight in (2 * a, 2 * b, 2 * a, 2 * b):
-        ahead, left = np.array([np.cos(heading), np.sin(heading)]), np.array([-np.sin(heading), np.cos(heading)])
+        ahead, left = (
+            np.array([np.cos(heading), np.sin(heading)]),
+            np.array([-np.sin(heading), np.cos(heading)]),
+        )
         if s <= straight:
             point = point + s * ahead
             break

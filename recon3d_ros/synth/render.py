@@ -2,7 +2,7 @@
 """Ray caster: the image and the exact depth that a camera sees of a scene.
 
 Depth comes from one ray through each pixel's centre. Colour does too, with textures averaged over the pixel; only where
-things or shadows end is it the mean of four rays.
+things or shadows end is it the mean of three rays.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numba import njit
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.geometry import Array
 from recon3d_ros.core.types import Floats, Image, Pose
-from recon3d_ros.synth.bvh import first_hit
 from recon3d_ros.synth.materials import albedo
 from recon3d_ros.synth.noise import mix
+from recon3d_ros.synth.queries import first_hit
 from recon3d_ros.synth.scene import Scene
 
 _THREADS = min(2, os.cpu_count() or 1)
@@ -39,7 +39,11 @@ def render(scene: Scene, camera: Camera, T_world_cam: Pose) -> tuple[Image, Floa
     image = np.empty(linear.shape, np.uint8)
     with ThreadPoolExecutor(_THREADS) as pool:
         _bands(pool, len(rays), lambda a, b: _cast(*world, rays, pose, pixel, a, b, depth, linear, label))
-        _bands(pool, len(rays), lambda a, b: _finish(*world, rays, pose, pixel, a, b, depth, linear, label, image))
+        _bands(
+            pool,
+            len(rays),
+            lambda a, b: _finish(*world, rays, pose, pixel, a, b, depth, linear, label, image),
+        )
     return image, depth
 
 
@@ -148,7 +152,9 @@ def _is_edge(depth, label, row, col):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _finish(boxes, children, faces, skin, table, light, rays, T, pixel, top, bottom, depth, linear, label, image):  # type: ignore[no-untyped-def]
+def _finish(
+    boxes, children, faces, skin, table, light, rays, T, pixel, top, bottom, depth, linear, label, image
+):  # type: ignore[no-untyped-def]
     """Smooth the edges and encode the colours of the rows top..bottom."""
     o = (T[0, 3], T[1, 3], T[2, 3])
     stack = np.empty((64, 2))
@@ -156,22 +162,23 @@ def _finish(boxes, children, faces, skin, table, light, rays, T, pixel, top, bot
         for col in range(rays.shape[1]):
             colour = (linear[row, col, 0], linear[row, col, 1], linear[row, col, 2])
             if _is_edge(depth, label, row, col):
-                colour = _four_rays(boxes, children, faces, skin, table, light, rays, T, o, pixel, row, col, stack)
+                scene = (boxes, children, faces, skin, table, light)
+                colour = _two_more(*scene, rays, T, o, pixel, row, col, colour, stack)
             for k in range(3):
                 image[row, col, k] = np.uint8(255 * np.sqrt(min(colour[k], 1.0)) + 0.5)
 
 
 @njit(cache=True, nogil=True)
-def _four_rays(boxes, children, faces, skin, table, light, rays, T, o, pixel, row, col, stack):  # type: ignore[no-untyped-def]
-    """Mean colour of four rays in a pixel, a quarter of a pixel from its centre."""
+def _two_more(boxes, children, faces, skin, table, light, rays, T, o, pixel, row, col, colour, stack):  # type: ignore[no-untyped-def]
+    """Mean of a pixel's colour and those of two rays a third of a pixel to its lower left and upper right: three different
+    rows and columns, so that both level and upright edges get three steps."""
     r = min(max(row, 1), rays.shape[0] - 2)
     c = min(max(col, 1), rays.shape[1] - 2)
-    xu, yu = (rays[r, c + 1, 0] - rays[r, c - 1, 0]) / 8, (rays[r, c + 1, 1] - rays[r, c - 1, 1]) / 8
-    xv, yv = (rays[r + 1, c, 0] - rays[r - 1, c, 0]) / 8, (rays[r + 1, c, 1] - rays[r - 1, c, 1]) / 8
-    red, green, blue = 0.0, 0.0, 0.0
-    for k in range(4):
-        su, sv = 2.0 * (k % 2) - 1, 2.0 * (k // 2) - 1
-        d = _direction(T, rays[row, col, 0] + su * xu + sv * xv, rays[row, col, 1] + su * yu + sv * yv)
-        _, _, colour = _see(boxes, children, faces, skin, table, light, o, d, pixel, stack)
-        red, green, blue = red + colour[0] / 4, green + colour[1] / 4, blue + colour[2] / 4
-    return red, green, blue
+    xu, yu = rays[r, c + 1, 0] - rays[r, c - 1, 0], rays[r, c + 1, 1] - rays[r, c - 1, 1]
+    xv, yv = rays[r + 1, c, 0] - rays[r - 1, c, 0], rays[r + 1, c, 1] - rays[r - 1, c, 1]
+    red, green, blue = colour
+    for shift in (-1 / 6, 1 / 6):
+        d = _direction(T, rays[row, col, 0] + shift * (xu - xv), rays[row, col, 1] + shift * (yu - yv))
+        _, _, more = _see(boxes, children, faces, skin, table, light, o, d, pixel, stack)
+        red, green, blue = red + more[0], green + more[1], blue + more[2]
+    return red / 3, green / 3, blue / 3

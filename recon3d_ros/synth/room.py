@@ -29,9 +29,9 @@ def room(seed: int) -> Scene:
         target=(0.0, 0.0, 0.8),
         orbit=(1.9, 1.7),
         survey=(2.2, 1.5, 2.2, 0.9),
-        circuit=(1.9, 1.3, 1.6),
+        circuit=(2.2, 1.5, 1.6),
         hover=(-1.6, -1.2, 1.6),
-        speed=0.6,
+        speed=0.5,
         sway=0.02,
     )
     lamp = Light((0.5, 0.3, 2.45, 1.0), strength=0.65, ambient=0.62, haze=1e6)
@@ -42,18 +42,23 @@ def _shell(model: Model, seed: int) -> None:
     """Floor, ceiling, papered walls with skirting, a door and two windows, a rug."""
     corners = np.array([(-X, -Y, 0), (X, -Y, 0), (X, Y, 0), (-X, Y, 0)])
     model.polygon(corners, Material(Kind.PLANKS, (0.70, 0.52, 0.34), cell=(1.1, 0.13), seed=seed))
-    model.polygon(corners[::-1] + (0, 0, Z), Material(Kind.PLANKS, (0.86, 0.84, 0.80), cell=(2.4, 0.3), seed=seed))
+    model.polygon(
+        corners[::-1] + (0, 0, Z), Material(Kind.PLANKS, (0.86, 0.84, 0.80), cell=(2.4, 0.3), seed=seed)
+    )
     papers = ((0.70, 0.74, 0.66), (0.78, 0.70, 0.58), (0.64, 0.70, 0.76), (0.80, 0.74, 0.66))
     for k, tone in enumerate(papers):
         a, b = corners[k], corners[(k + 1) % 4]
-        pale = (0.6 * tone[0] + 0.36, 0.6 * tone[1] + 0.36, 0.6 * tone[2] + 0.36)
-        paper = Material(Kind.FABRIC, tone, pale, (0.36, 0.52), seed + k)
+        shade = (0.78 * tone[0], 0.80 * tone[1], 0.78 * tone[2])
+        paper = Material(Kind.FABRIC, tone, shade, (0.30, 0.42), seed + k)
         model.polygon(np.array([b, a, a + (0, 0, Z), b + (0, 0, Z)]), paper)
     for s in (-1, 1):
         model.box((0, s * (Y - 0.01), 0), (2 * X, 0.02, 0.1), WHITE)
         model.box((s * (X - 0.01), 0, 0), (0.02, 2 * Y, 0.1), WHITE)
-    model.rectangle((-1.7, -1.3), (1.7, 1.3), 0.012, Material(Kind.FABRIC, (0.62, 0.24, 0.20), (0.86, 0.74, 0.52), (0.4, 0.4)))
-    _frame(model, (-X, 1.5, 1.0), (0.9, 2.0), WALNUT, Material(Kind.PLANKS, (0.60, 0.40, 0.26), cell=(2.0, 0.22)))
+    rug = Material(Kind.FABRIC, (0.62, 0.24, 0.20), (0.86, 0.74, 0.52), (0.4, 0.4))
+    model.rectangle((-1.7, -1.3), (1.7, 1.3), 0.012, rug)
+    _frame(
+        model, (-X, 1.5, 1.0), (0.9, 2.0), WALNUT, Material(Kind.PLANKS, (0.60, 0.40, 0.26), cell=(2.0, 0.22))
+    )
     for x in (-1.6, 1.4):
         pane = Material(Kind.OFFICE, (0.88, 0.88, 0.86), (0.92, 0.92, 0.9), (0.7, 0.75), seed + 5)
         _frame(model, (x, -Y, 1.55), (1.4, 1.5), WHITE, pane)
@@ -68,13 +73,17 @@ def _frame(model: Model, centre: Point, size: tuple[float, float], frame: Materi
         model.box((x - s * 0.02, y, z - height / 2), (0.04, width, height), frame, under=True)
         a, b = s * (width / 2 - 0.06), height / 2 - 0.06
         x -= s * 0.05
-        model.polygon(np.array([(x, y + a, z - b), (x, y - a, z - b), (x, y - a, z + b), (x, y + a, z + b)]), inside)
+        model.polygon(
+            np.array([(x, y + a, z - b), (x, y - a, z - b), (x, y - a, z + b), (x, y + a, z + b)]), inside
+        )
     else:
         s = np.sign(y)
         model.box((x, y - s * 0.02, z - height / 2), (width, 0.04, height), frame, under=True)
         a, b = s * (width / 2 - 0.06), height / 2 - 0.06
         y -= s * 0.05
-        model.polygon(np.array([(x - a, y, z - b), (x + a, y, z - b), (x + a, y, z + b), (x - a, y, z + b)]), inside)
+        model.polygon(
+            np.array([(x - a, y, z - b), (x + a, y, z - b), (x + a, y, z + b), (x - a, y, z + b)]), inside
+        )
 
 
 def _table(model: Model, rng: np.random.Generator) -> None:
@@ -84,13 +93,23 @@ def _table(model: Model, rng: np.random.Generator) -> None:
         for sy in (-1, 1):
             model.box((sx * 0.66, sy * 0.34, 0), (0.08, 0.08, 0.70), OAK)
             _chair(model, sx * 0.4, sy * 0.75, sy)
-    for x, y, size, yaw in ((-0.5, 0.1, (0.3, 0.22, 0.06), 0.3), (-0.48, 0.12, (0.26, 0.2, 0.11), 0.5), (0.45, -0.15, (0.34, 0.26, 0.24), -0.3)):
-        cover = Material(Kind.PICTURE, *rng.uniform(0.2, 0.8, (2, 3)).tolist(), seed=int(rng.integers(1 << 20)))
-        model.box((x, y, 0.75), size, cover, yaw=yaw)
+    books, box = (0.30, 0.22, 0.06), (0.34, 0.26, 0.24)
+    for x, y, z, size, yaw in (
+        (-0.5, 0.1, 0.75, books, 0.3),
+        (-0.48, 0.12, 0.81, books, 0.5),
+        (0.45, -0.15, 0.75, box, -0.3),
+    ):
+        model.box((x, y, z), size, _painted(rng), yaw=yaw)
     vase = Material(Kind.STRIPES, (0.2, 0.35, 0.6), (0.9, 0.88, 0.8), (0.07, 1.0))
     model.blob((0.02, 0.08, 0.86), (0.09, 0.09, 0.12), vase, rng)
     leaves = Material(Kind.GRASS, (0.25, 0.46, 0.18), (0.75, 0.4, 0.3))
     model.blob((0.02, 0.08, 1.06), (0.15, 0.15, 0.13), leaves, rng)
+
+
+def _painted(rng: np.random.Generator) -> Material:
+    """A picture in random colours."""
+    a, b = rng.uniform(0.15, 0.9, (2, 3)).tolist()
+    return Material(Kind.PICTURE, (a[0], a[1], a[2]), (b[0], b[1], b[2]), seed=int(rng.integers(1 << 20)))
 
 
 def _chair(model: Model, x: float, y: float, side: int) -> None:
@@ -125,12 +144,14 @@ def _shelf(model: Model, rng: np.random.Generator) -> None:
         if k < 5:
             books = Material(Kind.BOOKS, (0.5, 0.4, 0.3), cell=(0.045, 1.0), seed=int(rng.integers(1 << 20)))
             length = float(rng.uniform(1.3, 2.2))
-            model.box((x + 0.04, -0.4 + (2.3 - length) / 2 * rng.choice((-1, 1)), z + 0.03), (0.22, length, 0.3), books, WALNUT)
+            y = -0.4 + (2.3 - length) / 2 * rng.choice((-1, 1))
+            model.box((x + 0.04, y, z + 0.03), (0.22, length, 0.3), books, WALNUT)
 
 
 def _sideboard(model: Model, rng: np.random.Generator) -> None:
     """A sideboard with a screen on it, a plant, boxes in a corner."""
-    model.box((0.2, 2.55, 0.1), (2.0, 0.45, 0.6), Material(Kind.PLANKS, (0.58, 0.42, 0.28), cell=(0.5, 0.29)), OAK, under=True)
+    doors = Material(Kind.PLANKS, (0.58, 0.42, 0.28), cell=(0.5, 0.29))
+    model.box((0.2, 2.55, 0.1), (2.0, 0.45, 0.6), doors, OAK, under=True)
     screen = Material(Kind.PICTURE, (0.12, 0.2, 0.35), (0.5, 0.35, 0.3), seed=77)
     model.box((0.2, 2.55, 0.74), (1.25, 0.06, 0.72), screen)
     pot = Material(Kind.BRICK, (0.66, 0.38, 0.26), (0.5, 0.3, 0.2), (0.12, 0.06))
@@ -145,9 +166,12 @@ def _sideboard(model: Model, rng: np.random.Generator) -> None:
 
 def _pictures(model: Model, rng: np.random.Generator) -> None:
     """Framed pictures on the walls that have no furniture up to there."""
-    places = ((-X, -1.4, 1.6, 0.9, 0.7), (-X, 0.1, 1.65, 0.7, 0.9), (-2.2, Y, 1.55, 1.0, 0.8), (-1.1, Y, 1.9, 0.5, 0.6))
-    places += ((1.7, Y, 1.6, 0.8, 1.0), (2.9, Y, 1.7, 0.6, 0.6), (X, 1.7, 1.7, 1.0, 0.8), (-0.1, -Y, 1.7, 0.7, 0.9))
-    for x, y, z, width, height in places:
-        tones = rng.uniform(0.15, 0.9, (2, 3)).tolist()
-        paint = Material(Kind.PICTURE, tuple(tones[0]), tuple(tones[1]), seed=int(rng.integers(1 << 20)))
-        _frame(model, (x, y, z), (width, height), WALNUT, paint)
+    west = ((-X, -1.4, 1.6, 0.9, 0.7), (-X, 0.1, 1.65, 0.7, 0.9))
+    north = (
+        (-2.2, Y, 1.55, 1.0, 0.8),
+        (-1.1, Y, 1.9, 0.5, 0.6),
+        (1.7, Y, 1.6, 0.8, 1.0),
+        (2.9, Y, 1.7, 0.6, 0.6),
+    )
+    for x, y, z, width, height in (*west, *north, (X, 1.7, 1.7, 1.0, 0.8), (-0.1, -Y, 1.7, 0.7, 0.9)):
+        _frame(model, (x, y, z), (width, height), WALNUT, _painted(rng))

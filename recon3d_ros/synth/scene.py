@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from recon3d_ros.core.geometry import Array
-from recon3d_ros.synth import bvh
+from recon3d_ros.synth.bvh import Bvh, build
+from recon3d_ros.synth.queries import distances
 from recon3d_ros.synth.shapes import Model
 
 Colour = tuple[float, float, float]
@@ -67,9 +68,9 @@ class Scene:
         return cls(name, model.faces(), model.materials(), light, site)
 
     @cached_property
-    def bvh(self) -> bvh.Bvh:
+    def bvh(self) -> Bvh:
         """Search structure over the triangles."""
-        return bvh.build(self.faces[:, :9])
+        return build(self.faces[:, :9])
 
     @cached_property
     def skin(self) -> Array:
@@ -77,6 +78,6 @@ class Scene:
         return self.faces[self.bvh.order, 9:]
 
     def distance(self, points: Array) -> Array:
-        """Exact distance float64 [N] of points [N,3] to the nearest triangle, metres. Parts of the surface that no camera can
-        see (a chimney below the roof it stands in) count too; the undersides of things that stand on others do not exist."""
-        return bvh.distances(*self.bvh[:3], np.ascontiguousarray(points, dtype=np.float64).reshape(-1, 3))
+        """Exact distance float64 [N] of points [N,3] to the nearest triangle, metres. Parts of the surface that no camera
+        can see (a chimney below its roof) count too; the undersides of things that stand on others do not exist."""
+        return distances(*self.bvh[:3], np.ascontiguousarray(points, dtype=np.float64).reshape(-1, 3))

@@ -17,11 +17,11 @@ from recon3d_ros.core.types import Floats, Image, Pose
 class Faults:
     """All off by default.
 
-    noise: standard deviation of image noise, grey levels. blur: of a Gaussian defocus, pixels. shutter: exposure time as a
-    share of the time between frames (motion blur). exposure_step: factor on the light from the middle of the flight on.
-    exposure_drift: share by which the light swells and fades. drop: share of the frames that are missing; drop_from, drop_to:
-    the first and last of a run of missing frames (none while drop_to < drop_from). depth_noise: standard deviation as a share
-    of the depth. prior_noise: standard deviation of given positions in metres, and of rotations in units of ten degrees.
+    noise: standard deviation of image noise, grey levels. blur: of a Gaussian defocus, pixels. shutter: exposure time as
+    a share of the time between frames (motion blur). exposure_step: factor on the light from the middle of the flight on.
+    exposure_drift: share by which the light swells and fades. drop: share of the frames that are missing; drop_from,
+    drop_to: first and last of a run of missing frames (none while drop_to < drop_from). depth_noise: standard deviation as
+    a share of the depth. prior_noise: that of given positions in metres, and of rotations in units of ten degrees.
     """
 
     noise: float = 0.0
@@ -38,10 +38,14 @@ class Faults:
     def __post_init__(self) -> None:
         for name in ("noise", "blur", "shutter", "exposure_step", "depth_noise", "prior_noise"):
             if not 0 <= getattr(self, name) < np.inf:
-                raise InputError(f"'{name}' of a synthetic flight must not be negative; got {getattr(self, name):g}")
+                raise InputError(
+                    f"'{name}' of a synthetic flight must not be negative; got {getattr(self, name):g}"
+                )
         for name in ("drop", "exposure_drift"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"'{name}' of a synthetic flight must lie in 0 .. 1; got {getattr(self, name):g}")
+                raise InputError(
+                    f"'{name}' of a synthetic flight must lie in 0 .. 1; got {getattr(self, name):g}"
+                )
 
 
 def is_dropped(faults: Faults, index: int, seed: int) -> bool:

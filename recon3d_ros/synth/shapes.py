@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A `Model` collects textured triangles; its methods add the shapes that scenes are made of. World axes: x, y level, z up."""
+"""A `Model` collects textured triangles; its methods add the shapes that scenes are made of. World: x, y level, z up."""
 
 from __future__ import annotations
 
@@ -22,19 +22,27 @@ class Model:
         self._rows: list[tuple[float, ...]] = []
 
     def faces(self) -> Array:
-        """All triangles, float64 [T,25]: corners (9 columns, metres), a normal for each corner (9), surface coordinates of each
-        corner (6, metres), row of the material (1)."""
+        """All triangles, float64 [T,25]: corners (9 columns, metres), a normal for each corner (9), surface coordinates of
+        each corner (6, metres), row of the material (1)."""
         return np.concatenate(self._faces)
 
     def materials(self) -> Array:
         """The table of materials, float64 [M,12], as `materials.albedo` reads it."""
         return np.array(self._rows)
 
-    def surface(self, corners: Array, normals: Array, uv: Array, material: Material, size: tuple[float, float] = (1.0, 1.0)) -> None:
+    def surface(
+        self,
+        corners: Array,
+        normals: Array,
+        uv: Array,
+        material: Material,
+        width: float = 1.0,
+        height: float = 1.0,
+    ) -> None:
         """Add triangles [T,3,3] with corner normals [T,3,3] and surface coordinates [T,3,2] of one material."""
         parts = (corners, normals, uv, np.full(len(corners), len(self._rows)))
         self._faces.append(np.concatenate([p.reshape(len(corners), -1) for p in parts], axis=1))
-        self._rows.append(material.row(*size))
+        self._rows.append(material.row(width, height))
 
     def polygon(self, corners: Array, material: Material) -> None:
         """A flat convex face, corners [N,3] counter-clockwise from outside; u runs along its first edge, v up from there.
@@ -47,17 +55,29 @@ class Model:
         width, height = np.ptp(uv, axis=0)
         if material.kind in (Kind.FACADE, Kind.OFFICE):
             cu, cv = material.cell
-            material = replace(material, cell=(width / max(round(width / cu), 1), height / max(round(height / cv), 1)))
+            material = replace(
+                material, cell=(width / max(round(width / cu), 1), height / max(round(height / cv), 1))
+            )
         fan = np.array([(0, k, k + 1) for k in range(1, len(corners) - 1)])
-        self.surface(corners[fan], np.broadcast_to(normal, (len(fan), 3, 3)), uv[fan], material, (float(width), float(height)))
+        normals = np.broadcast_to(normal, (len(fan), 3, 3))
+        self.surface(corners[fan], normals, uv[fan], material, float(width), float(height))
 
-    def rectangle(self, low: tuple[float, float], high: tuple[float, float], z: float, material: Material) -> None:
+    def rectangle(
+        self, low: tuple[float, float], high: tuple[float, float], z: float, material: Material
+    ) -> None:
         """A level rectangle facing up."""
         (x0, y0), (x1, y1) = low, high
         self.polygon(np.array([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)]), material)
 
     def box(
-        self, base: Point, size: Point, side: Material, top: Material | None = None, *, yaw: float = 0.0, under: bool = False
+        self,
+        base: Point,
+        size: Point,
+        side: Material,
+        top: Material | None = None,
+        *,
+        yaw: float = 0.0,
+        under: bool = False,
     ) -> None:
         """A box on the middle of its lower face, turned by yaw (radians) about z; `under` adds the lower face."""
         foot = footprint(base, size[0], size[1], yaw)
@@ -67,7 +87,9 @@ class Model:
         if under:
             self.polygon(foot[::-1], top or side)
 
-    def house(self, base: Point, size: Point, ridge: float, side: Material, roof: Material, *, yaw: float = 0.0) -> None:
+    def house(
+        self, base: Point, size: Point, ridge: float, side: Material, roof: Material, *, yaw: float = 0.0
+    ) -> None:
         """A house of walls `size` high with a gable roof that rises `ridge` above them and hangs over by 0.4 m."""
         foot = footprint(base, size[0], size[1], yaw)
         self._walls(foot, foot + (0, 0, size[2]), side)
@@ -76,8 +98,12 @@ class Model:
         ends = [(eaves[3] + eaves[0]) / 2 + (0, 0, ridge), (eaves[1] + eaves[2]) / 2 + (0, 0, ridge)]
         self.polygon(np.array([eaves[0], eaves[1], ends[1], ends[0]]), roof)
         self.polygon(np.array([eaves[2], eaves[3], ends[0], ends[1]]), roof)
-        self.polygon(np.array([eaves[1], eaves[2], ends[1]]), replace(side, kind=Kind.PLANKS, cell=(2.0, 0.3)))
-        self.polygon(np.array([eaves[3], eaves[0], ends[0]]), replace(side, kind=Kind.PLANKS, cell=(2.0, 0.3)))
+        self.polygon(
+            np.array([eaves[1], eaves[2], ends[1]]), replace(side, kind=Kind.PLANKS, cell=(2.0, 0.3))
+        )
+        self.polygon(
+            np.array([eaves[3], eaves[0], ends[0]]), replace(side, kind=Kind.PLANKS, cell=(2.0, 0.3))
+        )
 
     def tree(self, base: Point, height: float, rng: np.random.Generator) -> None:
         """A trunk and a lumpy crown."""
@@ -113,7 +139,9 @@ class Model:
     def _walls(self, foot: Array, top: Array, side: Material) -> None:
         for k in range(4):
             n = (k + 1) % 4
-            self.polygon(np.array([foot[k], foot[n], top[n], top[k]]), replace(side, seed=side.seed + 101 * k))
+            self.polygon(
+                np.array([foot[k], foot[n], top[n], top[k]]), replace(side, seed=side.seed + 101 * k)
+            )
 
 
 def footprint(base: Point, width: float, depth: float, yaw: float) -> Array:
@@ -128,7 +156,9 @@ def _icosphere(rounds: int) -> tuple[Array, NDArray[np.int64]]:
     """Unit vectors [V,3] and faces [F,3] of an icosahedron whose faces were quartered `rounds` times."""
     g = (1 + 5**0.5) / 2
     points = [(0, s, t * g) for s in (-1, 1) for t in (-1, 1)]
-    vertices = np.array(points + [p[1:] + p[:1] for p in points] + [p[2:] + p[:2] for p in points], np.float64)
+    vertices = np.array(
+        points + [p[1:] + p[:1] for p in points] + [p[2:] + p[:2] for p in points], np.float64
+    )
     gap = np.linalg.norm(vertices[:, None] - vertices[None], axis=-1)
     near = np.abs(gap - 2) < 1e-9
     faces = [
@@ -139,7 +169,9 @@ def _icosphere(rounds: int) -> tuple[Array, NDArray[np.int64]]:
     for _ in range(rounds):
         a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
         ab, bc, ca = (a + b) / 2, (b + c) / 2, (c + a) / 2
-        corners = np.concatenate([np.stack(t, axis=1) for t in ((a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca))])
+        corners = np.concatenate(
+            [np.stack(t, axis=1) for t in ((a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca))]
+        )
     corners = corners / np.linalg.norm(corners, axis=-1, keepdims=True)
     unique, index = np.unique(corners.reshape(-1, 3).round(9), axis=0, return_inverse=True)
     return unique, index.reshape(-1, 3)

@@ -66,11 +66,16 @@ class GeometricReconstructor:
 
     def statistics(self) -> dict[str, float]:
         """Counts, and median times of the stages in milliseconds."""
-        counts = self._session.counts() if self._session is not None else {}
+        counts = self._session.statistics() if self._session is not None else {}
         return {**counts, **self.stages.medians_ms()}
 
     def _check(self, image: Image) -> None:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < _MIN_SIZE:
+        if (
+            image.dtype != np.uint8
+            or image.ndim != 3
+            or image.shape[2] != 3
+            or min(image.shape[:2]) < _MIN_SIZE
+        ):
             needed = f"an 8 bit RGB image of at least {_MIN_SIZE} pixels a side is needed"
             raise FrameError("image size", f"{needed}, got {image.dtype} {image.shape}")
         if self._size and image.shape != self._size:

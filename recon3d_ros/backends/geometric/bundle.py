@@ -140,7 +140,9 @@ def _step(U, a, V, b, W, camera, start, free, damping, T, X, T_new, X_new):
                     for i in range(6):
                         rest[j] -= W[n, i, j] * rhs[6 * k + i]
         for i in range(3):
-            X_new[m, i] = X[m, i] + inverse[m, i, 0] * rest[0] + inverse[m, i, 1] * rest[1] + inverse[m, i, 2] * rest[2]
+            X_new[m, i] = (
+                X[m, i] + inverse[m, i, 0] * rest[0] + inverse[m, i, 1] * rest[1] + inverse[m, i, 2] * rest[2]
+            )
 
 
 @njit(cache=True, nogil=True)
@@ -161,7 +163,9 @@ def _eliminate(m, inverse, b, W, camera, start, free, S, rhs):
                 continue
             for i in range(6):
                 for j in range(6):
-                    S[6 * k + i, 6 * h + j] -= Y[i, 0] * W[o, j, 0] + Y[i, 1] * W[o, j, 1] + Y[i, 2] * W[o, j, 2]
+                    S[6 * k + i, 6 * h + j] -= (
+                        Y[i, 0] * W[o, j, 0] + Y[i, 1] * W[o, j, 1] + Y[i, 2] * W[o, j, 2]
+                    )
 
 
 @njit(cache=True, nogil=True)

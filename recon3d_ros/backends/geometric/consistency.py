@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -14,16 +15,21 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.types import Floats, Pose
 
 #: Relative depth difference up to which two keyframes agree, and how many must (where there is only one other: that one).
-TOLERANCE, NEEDED = 0.02, 2
+TOLERANCE, NEEDED = 0.03, 2
+#: A matching window carries near depth over an edge by half its size. So depth goes where another one within that distance
+#: (5x5 pixels) is farther by this factor.
+_EDGE, _REACH = 1.1, np.ones((5, 5), np.uint8)
 #: Pixels with depth a 3x3 neighbourhood must hold, the middle one included.
 _COMPANY = 4
 
 
 def confirmed(depth: Floats, camera: Camera, others: Sequence[tuple[Floats, Camera, Pose]]) -> Floats:
-    """Depth float32 [h,w] that other keyframes confirm, smoothed by a 3x3 median, NaN elsewhere; without others, all NaN.
+    """Depth float32 [h,w] that other keyframes confirm, without the seams of edges, smoothed by a 3x3 median; NaN
+    elsewhere, and all NaN without others.
 
     others: depth float32 [h,w] (NaN = none), ideal pinhole camera and T_other_this of each.
     """
+    depth = without_seams(depth)
     count = agreements(depth, camera, others)
     kept = np.where(count >= max(1, min(NEEDED, len(others))), depth, np.float32(np.nan))
     out = np.full_like(depth, np.nan)
@@ -42,6 +48,13 @@ def agreements(
         shift = (other_camera.K @ T[:3, 3]).astype(np.float32)
         _count_agreements(count, depth, other, turn, shift)
     return count
+
+
+def without_seams(depth: Floats) -> Floats:
+    """Depth without the pixels beside something farther, which the matching window may have taken from the near side."""
+    settled = cv2.medianBlur(np.nan_to_num(depth), 3)  # no single wild pixel may erase those around it
+    farthest = cv2.dilate(settled, _REACH)
+    return np.where(farthest > _EDGE * depth, np.float32(np.nan), depth)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

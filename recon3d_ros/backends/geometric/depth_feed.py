@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from recon3d_ros.backends.geometric.dense import DenseKeyframe, DenseResult, DenseWorker, prepare
-from recon3d_ros.backends.geometric.map import Keyframe, Map
+from recon3d_ros.backends.geometric.map import Map
 from recon3d_ros.core.config import GeometricParams
 from recon3d_ros.core.types import Tracking, Update
 
@@ -25,14 +25,20 @@ class DepthFeed:
     def __init__(self, world: Map, params: GeometricParams, realtime: bool) -> None:
         self.map, self.params = world, params
         self.worker = DenseWorker(params, realtime)
-        self._next = 0
+        self._submitted = 0
+        #: The small images of the latest keyframes, by position in the map.
         self._small: dict[int, DenseKeyframe] = {}
+        self._prepared = 0
 
     def offer(self, following: int = _FOLLOWING) -> None:
-        """Submit the keyframes that are followed by enough others."""
-        while self._next < len(self.map.keyframes) - following:
-            self._submit(self._next)
-            self._next += 1
+        """Take the new keyframes, and submit those that are followed by enough others."""
+        for position in range(self._prepared, len(self.map.keyframes)):
+            self._prepare(position)
+        self._prepared = len(self.map.keyframes)
+        while self._submitted < len(self.map.keyframes) - following:
+            self._submit(self._submitted)
+            self._submitted += 1
+            self._small.pop(self._submitted - 1 - _PRECEDING, None)
 
     def collect(self, wait: bool = False) -> list[Update]:
         """The updates of finished keyframes; with `wait`, of all that were submitted."""
@@ -42,6 +48,15 @@ class DepthFeed:
         """Stop the worker."""
         self.worker.close()
 
+    def _prepare(self, position: int) -> None:
+        keyframe = self.map.keyframes[position]
+        view = keyframe.view
+        assert view is not None and view.image is not None
+        if keyframe.baseline:
+            camera = view.lens.camera
+            self._small[position] = prepare(view.index, view.stamp_ns, view.image, camera, self.params)
+        view.image = None
+
     def _submit(self, position: int) -> None:
         keyframe = self.map.keyframes[position]
         neighbours = self._neighbours(position)
@@ -50,36 +65,25 @@ class DepthFeed:
             return
         near, far = np.percentile(depths, [2.0, 98.0])
         self.worker.submit(
-            self._dense(keyframe),
+            self._small[position],
             keyframe.T_map_cam,
-            [(self._dense(n), n.T_map_cam) for n in neighbours],
+            [(self._small[n], self.map.keyframes[n].T_map_cam) for n in neighbours],
             (0.7 * float(near), 1.6 * float(far)),
         )
-        oldest = self.map.keyframes[max(position - _PRECEDING, 0)].index
-        self._small = {index: small for index, small in self._small.items() if index >= oldest}
 
-    def _neighbours(self, position: int) -> list[Keyframe]:
-        """Up to four keyframes around this one whose baseline is nearest to the best and that look the same way."""
+    def _neighbours(self, position: int) -> list[int]:
+        """Positions of up to four keyframes around this one whose baseline is nearest to the best and that look the same
+        way; none for a keyframe whose own baseline is not known."""
         keyframe = self.map.keyframes[position]
         depth = self.map.median_depth(keyframe)
-        around = self.map.keyframes[max(position - _PRECEDING, 0) : position + _FOLLOWING + 1]
         ranked = []
-        for other in around:
-            T = keyframe.T_cam_map @ other.T_map_cam
+        for other in range(max(position - _PRECEDING, 0), min(position + _FOLLOWING + 1, self._prepared)):
+            T = keyframe.T_cam_map @ self.map.keyframes[other].T_map_cam
             baseline = float(np.linalg.norm(T[:3, 3])) / depth
-            alike = other.baseline and other.view is not None and T[2, 2] > _MIN_COSINE
-            if alike and _MIN_BASELINE <= baseline <= _MAX_BASELINE:
-                ranked.append((abs(np.log(baseline / _BEST_BASELINE)), other.index, other))
-        return [other for _, _, other in sorted(ranked)[:_NEIGHBOURS]] if keyframe.baseline else []
-
-    def _dense(self, keyframe: Keyframe) -> DenseKeyframe:
-        view = keyframe.view
-        assert view is not None
-        if keyframe.index not in self._small:
-            self._small[keyframe.index] = prepare(
-                view.index, view.stamp_ns, view.image, view.lens.camera, self.params
-            )
-        return self._small[keyframe.index]
+            usable = other in self._small and T[2, 2] > _MIN_COSINE
+            if usable and _MIN_BASELINE <= baseline <= _MAX_BASELINE:
+                ranked.append((abs(np.log(baseline / _BEST_BASELINE)), other))
+        return [other for _, other in sorted(ranked)[:_NEIGHBOURS]] if keyframe.baseline else []
 
     def _update(self, result: DenseResult) -> Update:
         return Update(

@@ -21,4 +21,7 @@ class FramePoses:
     def all(self) -> dict[int, Pose]:
         """The best pose now, camera to map, of every frame recorded, by index."""
         ordered = sorted(self._frames.items())
-        return {index: inverse(T_cam_keyframe @ keyframe.T_cam_map) for index, (keyframe, T_cam_keyframe) in ordered}
+        return {
+            index: inverse(T_cam_keyframe @ keyframe.T_cam_map)
+            for index, (keyframe, T_cam_keyframe) in ordered
+        }

@@ -126,11 +126,11 @@ class FrontEnd:
     def _seen_before(self, view: View, located: Located) -> Placed | None:
         """Match a view known by rotation alone with the keyframes that look its way."""
         axis = located.T_cam_map[2, :3]
-        alike = [k for k in self.map.keyframes[-RECENT:] if k.baseline and k.T_cam_map[2, :3] @ axis > _SAME_VIEW]
+        alike = [
+            k for k in self.map.keyframes[-RECENT:] if k.baseline and k.T_cam_map[2, :3] @ axis > _SAME_VIEW
+        ]
         with self.stages("match"):
-            again = by_matches(
-                view, self.map, alike[-_MATCHED_KEYFRAMES:], _RELOCALISED, _RELOCALISED_SHARE
-            )
+            again = by_matches(view, self.map, alike[-_MATCHED_KEYFRAMES:], _RELOCALISED, _RELOCALISED_SHARE)
         return None if again is None else Placed(view, again, "seen before")
 
     def _against_keyframe(self, view: View) -> tuple[float, float]:

@@ -10,13 +10,14 @@ import numpy as np
 
 from recon3d_ros.backends.geometric.bundle import Ints
 from recon3d_ros.backends.geometric.linear import found
+from recon3d_ros.backends.geometric.locating import LEAST, SHARE, turned
 from recon3d_ros.backends.geometric.map import Keyframe, Map, View
 from recon3d_ros.backends.geometric.matching import match
 from recon3d_ros.backends.geometric.pose import locate
 from recon3d_ros.backends.geometric.start import two_views
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.core.geometry import Array, body_from_optical, inverse, transform
-from recon3d_ros.core.types import Floats, Pose
+from recon3d_ros.core.types import Floats, Pose, Tracking
 
 #: Tracks, in number and as a share of the reference's, below which the reference moves on.
 _MIN_TRACKS, _MIN_ALIVE = 60, 0.35
@@ -69,27 +70,34 @@ class Initialiser:
         """Frames that have waited too long, taken off the list."""
         return [self.waiting.popleft() for _ in range(len(self.waiting) - PATIENCE)]
 
-    def placed(self) -> list[tuple[Waiting, Pose | None]]:
-        """The waiting frames and their poses T_cam_map, once the map has begun; None where too few points were seen."""
+    def placed(self) -> list[tuple[Waiting, Pose | None, Tracking]]:
+        """The waiting frames, their poses T_cam_map now that the map has begun, and how these were found. Frames before
+        the reference that do not see the map are placed by rotation; the pose is None where that fails too."""
         first, last = self.map.keyframes[:2]
-        poses: dict[int, Pose] = {}
-        for frames in (
-            [w for w in self.waiting if w.index >= first.index],
-            [w for w in reversed(self.waiting) if w.index < first.index],
-        ):
-            T = first.T_cam_map
-            for w in frames:
-                seen = found(self.map.points(w.ids))
-                if seen.sum() >= 15:
-                    here = locate(T, self.map.points(w.ids[seen]), w.uv[seen], self.map.focal, self._scale())
-                    if here.accepted(15, 0.3):
-                        T = poses[w.index] = here.T_cam_map
-        poses[first.index], poses[last.index] = first.T_cam_map, last.T_cam_map
-        return [(w, poses.get(w.index)) for w in self.waiting]
+        placed = {k.index: (k.T_cam_map, Tracking.TRACKING) for k in (first, last)}
+        frames = {w.index: w for w in self.waiting}
+        after = [(w, w.index - 1) for w in self.waiting if first.index < w.index < last.index]
+        before = [(w, w.index + 1) for w in reversed(self.waiting) if w.index < first.index]
+        for w, beside in after + before:
+            if beside in placed:
+                pose = self._pose(w, frames.get(beside), placed[beside][0])
+                placed |= {w.index: pose} if pose is not None else {}
+        return [(w, *placed.get(w.index, (None, Tracking.INITIALISING))) for w in self.waiting]
 
-    def _scale(self) -> float:
+    def _pose(self, w: Waiting, beside: Waiting | None, T_beside: Pose) -> tuple[Pose, Tracking] | None:
         assert self._reference is not None
-        return self._reference.lens.scale
+        focal, scale = self.map.focal, self._reference.lens.scale
+        seen = found(self.map.points(w.ids))
+        here = (
+            locate(T_beside, self.map.points(w.ids[seen]), w.uv[seen], focal, scale) if seen.any() else None
+        )
+        if here is not None and here.accepted(LEAST, SHARE):
+            return here.T_cam_map, Tracking.TRACKING
+        if beside is None:
+            return None
+        _, there, mine = np.intersect1d(beside.ids, w.ids, return_indices=True)
+        T = turned(beside.uv[there], w.uv[mine], focal, scale)
+        return None if T is None else (T @ T_beside, Tracking.ROTATION_ONLY)
 
     def _refer(self, view: View) -> None:
         """Make a view the reference: what is still tracked, and new corners."""
@@ -103,14 +111,16 @@ class Initialiser:
         self.waiting.append(Waiting(view.index, view.stamp_ns, ids[known], uv[known]))
 
     def _pairs(self, reference: View, view: View) -> tuple[Ints, Floats, Floats]:
-        """Track ids and their pixels in the reference and the view: by flow, or by matching once most tracks are gone."""
+        """Track ids and their pixels in the reference and the view: by flow, and by matching too once most are lost."""
         tracker = self.tracker
+        known = found(view.lens.centred(tracker.px))
         if len(tracker.ids) >= max(_MIN_TRACKS, _MIN_ALIVE * tracker.anchored):
-            known = found(view.lens.centred(tracker.px))
             return tracker.ids[known], tracker.anchor_px[known], tracker.px[known]
         a, b = reference.features, view.features
         pairs = match(a, b, view.lens)
         new = pairs[a.ids[pairs[:, 0]] < 0, 0]
         a.ids[new] = self.map.allocate(len(new))
         b.ids[pairs[:, 1]] = a.ids[pairs[:, 0]]
-        return a.ids[pairs[:, 0]], a.px[pairs[:, 0]], b.px[pairs[:, 1]]
+        ids = np.concatenate([tracker.ids[known], a.ids[pairs[:, 0]]])
+        px_ref = np.concatenate([tracker.anchor_px[known], a.px[pairs[:, 0]]])
+        return ids, px_ref, np.concatenate([tracker.px[known], b.px[pairs[:, 1]]])

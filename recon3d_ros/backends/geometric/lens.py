@@ -39,7 +39,7 @@ class Lens:
         """Pixels float32 [N,2] in the delivered image of map points [N,3]; NaN behind the camera or outside the image."""
         px = self.camera.project(points @ T_cam_map[:3, :3].T + T_cam_map[:3, 3])
         with np.errstate(invalid="ignore"):
-            inside = ((px >= 0) & (px <= np.array(self.camera.size) - 1)).all(axis=1)
+            inside = np.all((px >= 0) & (px <= np.array(self.camera.size) - 1), axis=1)
         return np.where(inside[:, None], px, np.nan).astype(np.float32)
 
 
@@ -47,7 +47,7 @@ class Lens:
 def _undistortion(camera: Camera) -> Array:
     """Normalised coordinates at every `_STRIDE`th pixel, [h,w,2]."""
     u, v = np.arange(0, camera.width + _STRIDE, _STRIDE), np.arange(0, camera.height + _STRIDE, _STRIDE)
-    pixels = np.stack(np.meshgrid(u, v), axis=-1)
+    pixels = np.stack(np.meshgrid(u, v), axis=-1).astype(np.float64)
     return camera.unproject(pixels.reshape(-1, 2)).reshape(pixels.shape)
 
 

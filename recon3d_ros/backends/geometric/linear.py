@@ -9,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from recon3d_ros.core.geometry import Array
+from recon3d_ros.core.types import Floats
 
 #: Depth (map units) below which a point does not project.
 NEAR = 1e-6
@@ -107,6 +108,6 @@ def reprojection_errors(T_cam_map: Array, points: Array, uv: Array, focal: float
     return np.where(p[:, 2] < NEAR, np.inf, error)
 
 
-def found(points: Array) -> NDArray[np.bool_]:
+def found(points: Array | Floats) -> NDArray[np.bool_]:
     """Which rows of points [N,3] hold a point (NaN: none)."""
     return np.asarray(np.isfinite(points[:, 0]))

@@ -19,7 +19,8 @@ from recon3d_ros.backends.geometric.tracker import Tracker, reacquire
 from recon3d_ros.core.geometry import Array, inverse, pose, transform
 from recon3d_ros.core.types import Floats, Pose, Tracking
 
-_LEAST, _SHARE = 15, 0.3
+#: Points that a pose must fit, in number and as a share of those it could.
+LEAST, SHARE = 15, 0.3
 #: Tracks that a rotation needs, and the median error up to which the motion passes as one, in pixels.
 _ROTATION_TRACKS, _ROTATION_ERROR = 30, 2.0
 
@@ -41,10 +42,10 @@ def by_flow(view: View, world: Map, tracker: Tracker, T_guess: Pose) -> Located 
     """From the tracks that are alive; those that do not fit the pose are dropped."""
     uv = view.lens.centred(tracker.px)
     seen = found(world.points(tracker.ids)) & found(uv)
-    if seen.sum() < _LEAST:
+    if seen.sum() < LEAST:
         return None
     here = locate(T_guess, world.points(tracker.ids[seen]), uv[seen], world.focal, view.lens.scale)
-    if not here.accepted(_LEAST, _SHARE):
+    if not here.accepted(LEAST, SHARE):
         return None
     good = found(uv)
     good[seen] = here.inliers
@@ -60,23 +61,31 @@ def by_rotation(view: View, world: Map, tracker: Tracker) -> Located | None:
     assert keyframe.view is not None
     before, now = keyframe.view.lens.centred(tracker.anchor_px), view.lens.centred(tracker.px)
     known = found(before) & found(now)
-    if known.sum() < _ROTATION_TRACKS:
-        return None
-    R, left = best_rotation(before[known], now[known], world.focal)
-    if left * world.focal > _ROTATION_ERROR * view.lens.scale:
+    T_now_before = turned(before[known], now[known], world.focal, view.lens.scale)
+    if T_now_before is None:
         return None
     tracker.keep(known)
-    T = pose(R, np.zeros(3)) @ keyframe.T_cam_map
+    T = T_now_before @ keyframe.T_cam_map
     return Located(T, Tracking.ROTATION_ONLY, tracker.ids, tracker.px, now[known], 0)
 
 
+def turned(before: Array, now: Array, focal: float, scale: float) -> Pose | None:
+    """T_now_before of a camera that only turned, from centred pixels [N,2]; None if it did more, or too few say so."""
+    if len(before) < _ROTATION_TRACKS:
+        return None
+    R, left = best_rotation(before, now, focal)
+    return pose(R, np.zeros(3)) if left * focal < _ROTATION_ERROR * scale else None
+
+
 def by_matches(
-    view: View, world: Map, keyframes: Sequence[Keyframe], least: int = _LEAST, share: float = _SHARE
+    view: View, world: Map, keyframes: Sequence[Keyframe], least: int = LEAST, share: float = SHARE
 ) -> Located | None:
     """From SIFT matches against keyframes (the latest last), accepted with `least` inliers that are at least this share.
     The matched keypoints become tracks of the view and of the keyframes."""
     pairs = [
-        (k, match(k.view.features, view.features, view.lens)) for k in reversed(keyframes) if k.view is not None
+        (k, match(k.view.features, view.features, view.lens))
+        for k in reversed(keyframes)
+        if k.view is not None
     ]
     points = _matched_points(view.features, world, pairs)
     seen = found(points)
@@ -101,9 +110,9 @@ def _seen_from(view: View, world: Map, keyframe: Keyframe, T: Pose, support: int
     uv = lens.centred(px)
     ids, px, uv = ids[found(uv)], px[found(uv)], uv[found(uv)]
     exact = found(world.points(ids))
-    if exact.sum() >= 2 * _LEAST:
+    if exact.sum() >= 2 * LEAST:
         here = locate(T, world.points(ids[exact]), uv[exact], world.focal, lens.scale)
-        T = here.T_cam_map if here.accepted(2 * _LEAST, 0.5) else T
+        T = here.T_cam_map if here.accepted(2 * LEAST, 0.5) else T
     wrong = reprojection_errors(T, world.points(ids), uv, world.focal) > 2.5 * lens.scale
     features.ids[np.isin(features.ids, ids[wrong])] = -1
     return Located(T, Tracking.TRACKING, ids[~wrong], px[~wrong], uv[~wrong], support)
@@ -115,9 +124,7 @@ def _found_again(view: View, world: Map, keyframe: Keyframe, T: Pose, known: Int
     wanted = np.flatnonzero(found(guess) & ~np.isin(keyframe.ids, known))
     if not len(wanted) or keyframe.view is None:
         return known[:0], guess[:0]
-    px, good = reacquire(
-        keyframe.view.grey, view.grey, keyframe.px[wanted], guess[wanted], view.lens.scale
-    )
+    px, good = reacquire(keyframe.view.grey, view.grey, keyframe.px[wanted], guess[wanted], view.lens.scale)
     return keyframe.ids[wanted[good]], px[good]
 
 
@@ -156,7 +163,7 @@ def _borrow(keyframe: Keyframe, world: Map, uv: Array) -> Array:
 
 
 def _link(features: Features, world: Map, pairs: list[tuple[Keyframe, Ints]]) -> None:
-    """Give the view's keypoints the tracks of their partners, those with a point first; partners without a track get one."""
+    """Give the keypoints of a view the tracks of their partners, new ones if needed; those with a point come first."""
     for with_point in (True, False):
         for keyframe, rows in pairs:
             assert keyframe.view is not None

@@ -27,13 +27,14 @@ _STEPS = 6
 _MIN_ANGLE = np.radians(1.0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class View:
-    """One image on its way through the front end. image: uint8 [H,W,3]; grey: uint8 [H,W]; both as tracked."""
+    """One image on its way through the engine. grey: uint8 [H,W] as tracked; image: uint8 [H,W,3], the same in colour, None
+    once nobody needs it any more."""
 
     index: int
     stamp_ns: int
-    image: Image
+    image: Image | None
     grey: Image
     lens: Lens
 

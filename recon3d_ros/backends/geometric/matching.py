@@ -35,7 +35,7 @@ class Features:
 
 def detect(grey: Image, lens: Lens) -> Features:
     """SIFT keypoints of an image; those outside the distortion model are left out."""
-    keypoints, descriptors = cv2.SIFT_create(KEYPOINTS).detectAndCompute(grey, None)
+    keypoints, descriptors = cv2.SIFT.create(KEYPOINTS).detectAndCompute(grey, None)
     if descriptors is None:
         descriptors = np.empty((0, 128), np.float32)
     px = np.array([k.pt for k in keypoints], np.float32).reshape(-1, 2)
@@ -56,7 +56,12 @@ def match(a: Features, b: Features, lens: Lens) -> Ints:
 
 def epipolar_inliers(uv_a: Array, uv_b: Array, lens: Lens) -> NDArray[np.bool_]:
     """Which pairs of centred pixels [N,2] agree with the relative pose that most of them agree with."""
-    options = {"max_epipolar_error": 1.5 * lens.scale, "min_iterations": 100, "max_iterations": 2000, "seed": 0}
+    options = {
+        "max_epipolar_error": 1.5 * lens.scale,
+        "min_iterations": 100,
+        "max_iterations": 2000,
+        "seed": 0,
+    }
     _, info = poselib.estimate_relative_pose(uv_a, uv_b, pinhole(lens.focal), pinhole(lens.focal), options)
     return np.asarray(info["inliers"], dtype=bool)
 

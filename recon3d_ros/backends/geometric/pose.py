@@ -77,7 +77,9 @@ def _refined(
     T: Array, points: Array, uv: Array, focal: float, scale: float, use: NDArray[np.bool_] | None = None
 ) -> CameraPose:
     chosen, pixels = (points, uv) if use is None else (points[use], uv[use])
-    T = orthonormalised(_gauss_newton(T, np.ascontiguousarray(chosen), np.ascontiguousarray(pixels), focal, np.sqrt(scale)))
+    T = orthonormalised(
+        _gauss_newton(T, np.ascontiguousarray(chosen), np.ascontiguousarray(pixels), focal, np.sqrt(scale))
+    )
     return CameraPose(T, reprojection_errors(T, points, uv, focal) < 2.5 * scale)
 
 

@@ -73,12 +73,14 @@ class Session:
         self.depth.offer(following=0)
         return updates + self.depth.collect(wait=True)
 
-    def counts(self) -> dict[str, float]:
-        """Counters for the report."""
+    def statistics(self) -> dict[str, float]:
+        """Counters, and stage times of the depth worker."""
         return {
             "keyframes": len(self.map.keyframes),
             "lost": self.lost,
             "depth_dropped": self.depth.worker.dropped,
+            "depth_failed": self.depth.worker.failed,
+            **self.depth.worker.stage_ms(),
         }
 
     def _initialise(self, view: View) -> list[Update]:
@@ -88,22 +90,23 @@ class Session:
         first, second = self.map.keyframes
         self.mapper.add_corners(second)
         self.front.anchor(second)
-        updates = [self._placed(w, T) for w, T in self.initialiser.placed()]
+        updates = [self._placed(*waited) for waited in self.initialiser.placed()]
         self.initialiser.waiting.clear()
         if first.index not in {u.index for u in updates}:
+            self.frames.add(first.index, first, first.T_cam_map)
             updates.insert(0, self._keyframe_update(first, "first", revises=True))
         return updates
 
-    def _placed(self, waiting: Waiting, T_cam_map: Pose | None) -> Update:
+    def _placed(self, waiting: Waiting, T_cam_map: Pose | None, tracking: Tracking) -> Update:
         """The late answer to a frame that waited for the start."""
         first, second = self.map.keyframes
         if T_cam_map is None:
-            return _without_pose(waiting, Tracking.INITIALISING, "no view of the map")
+            return _without_pose(waiting, tracking, "no view of the map")
         nearest = second if waiting.index == second.index else first
         self.frames.add(waiting.index, nearest, T_cam_map)
         if waiting.index in (first.index, second.index):
             return self._keyframe_update(nearest, "first" if nearest is first else "start")
-        return Update(waiting.index, waiting.stamp_ns, inverse(T_cam_map), Tracking.TRACKING)
+        return Update(waiting.index, waiting.stamp_ns, inverse(T_cam_map), tracking)
 
     def _track(self, view: View) -> list[Update]:
         placed = self.front.place(view)
@@ -153,4 +156,6 @@ def _without_pose(frame: Waiting | View, tracking: Tracking, reason: str) -> Upd
 def _reduced(camera: Camera) -> Camera:
     """The camera of the image that is tracked."""
     factor = _MAX_SIZE / max(camera.size)
-    return camera if factor >= 1 else camera.resized(round(camera.width * factor), round(camera.height * factor))
+    return (
+        camera if factor >= 1 else camera.resized(round(camera.width * factor), round(camera.height * factor))
+    )

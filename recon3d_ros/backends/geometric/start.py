@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import poselib
+from numpy.typing import NDArray
 
-from recon3d_ros.backends.geometric.bundle import Observations, adjust
+from recon3d_ros.backends.geometric.bundle import Ints, Observations, adjust
 from recon3d_ros.backends.geometric.lens import Lens
 from recon3d_ros.backends.geometric.linear import found
 from recon3d_ros.backends.geometric.pose import best_rotation, pinhole
@@ -19,6 +20,8 @@ from recon3d_ros.core.geometry import Array, inverse, pose
 #: Smallest median displacement worth a try, as a share of the image size.
 _MIN_FLOW = 0.01
 _MIN_POINTS, _MIN_IN_FRONT = 30, 0.7
+#: Share of the pairs that must agree with the motion; by chance a fifth may.
+_MIN_AGREEING = 0.4
 _MIN_PARALLAX, _MIN_BEYOND_ROTATION = np.radians(1.2), np.radians(0.2)
 
 
@@ -41,7 +44,7 @@ def two_views(ref: Array, now: Array, lens: Lens) -> TwoViews | None:
     camera = pinhole(lens.focal)
     relative, info = poselib.estimate_relative_pose(ref, now, camera, camera, options)
     inliers = np.flatnonzero(info["inliers"])
-    if len(inliers) < _MIN_POINTS:
+    if len(inliers) < max(_MIN_POINTS, _MIN_AGREEING * len(ref)):
         return None
     T = np.array([pose(relative.R, relative.t), np.eye(4)])
     seen = _pairs(ref[inliers], now[inliers])
@@ -55,7 +58,7 @@ def two_views(ref: Array, now: Array, lens: Lens) -> TwoViews | None:
     T, points, errors = adjust(
         T, points, _pairs(ref[inliers], now[inliers]), lens.focal, 1, np.sqrt(lens.scale), 10
     )
-    good = (errors.reshape(-1, 2) < 2.5 * lens.scale).all(axis=1)
+    good = np.all(errors.reshape(-1, 2) < 2.5 * lens.scale, axis=1)
     return _normalised(T[0], points, inliers, good, len(ref)) if good.sum() >= _MIN_POINTS else None
 
 
@@ -73,7 +76,7 @@ def _parallax(T_now_ref: Array, points: Array) -> Array:
     return np.asarray(np.arccos(np.clip((points * other).sum(axis=1) / norms, -1.0, 1.0)))
 
 
-def _normalised(T: Array, points: Array, rows: Array, good: Array, count: int) -> TwoViews:
+def _normalised(T: Array, points: Array, rows: Ints, good: NDArray[np.bool_], count: int) -> TwoViews:
     depth = float(np.median(points[good, 2]))
     every = np.full((count, 3), np.nan)
     every[rows[good]] = points[good] / depth

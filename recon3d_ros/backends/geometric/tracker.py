@@ -89,7 +89,14 @@ def _flow_and_back(a: Image, b: Image, px: Floats, guess: Floats, scale: float) 
 
 def _refine(a: Image, b: Image, px: Floats, guess: Floats) -> tuple[Floats, NDArray[np.uint8], Floats]:
     moved, status, error = cv2.calcOpticalFlowPyrLK(
-        a, b, px, guess.copy(), winSize=_WINDOW, maxLevel=1, criteria=_STOP, flags=cv2.OPTFLOW_USE_INITIAL_FLOW
+        a,
+        b,
+        px,
+        guess.copy(),
+        winSize=_WINDOW,
+        maxLevel=1,
+        criteria=_STOP,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )
     return np.asarray(moved), np.asarray(status), np.asarray(error)
 

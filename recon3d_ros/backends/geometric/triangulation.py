@@ -14,7 +14,9 @@ from recon3d_ros.core.geometry import Array
 _ITERATIONS = 5
 
 
-def triangulate(T_cam_map: Array, seen: Observations, focal: float, min_angle: float, max_error: float) -> Array:
+def triangulate(
+    T_cam_map: Array, seen: Observations, focal: float, min_angle: float, max_error: float
+) -> Array:
     """Points [M,3] in the map; NaN where no two rays differ by `min_angle` (radians), a camera has the point behind it,
     or an observation is off by more than `max_error` pixels."""
     return np.asarray(

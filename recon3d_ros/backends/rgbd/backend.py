@@ -26,6 +26,10 @@ from recon3d_ros.keyframing.gate import KeyframeGate, induced_flow
 STRIDE = 4
 #: A pose holds when this share of its depth points is in view of keyframes, and this share of those lies on them.
 OVERLAP, AGREEMENT = 0.1, 0.4
+#: Share of a depth image that a keyframe must have measured.
+MEASURED = 0.05
+#: Image points below which new ones are taken, keyframe or not.
+SCARCE = 60
 #: Frames whose stage times are remembered.
 HISTORY = 2000
 
@@ -40,6 +44,7 @@ class RgbdReconstructor:
     def __init__(self, config: Config, realtime: bool = False) -> None:
         self.capabilities = Capabilities(needs_depth=True, metric=True)
         self.use_prior = config.prior
+        self._limits = config.rgbd
         self._gate = KeyframeGate(config.keyframe)
         self._rectifier = Rectifier(config.rgbd)
         self._tracker = FeatureTracker()
@@ -71,15 +76,17 @@ class RgbdReconstructor:
         with self._timed("track_ms"):
             T = self._pose(view, frame.prior if self.use_prior else None)
         if T is None:
-            waiting = not len(self._map)
-            tracking = Tracking.INITIALISING if waiting else Tracking.LOST
-            return [self._without_pose(index, frame, tracking, "no depth" if waiting else "nothing matches")]
+            if len(self._map):
+                return [self._without_pose(index, frame, Tracking.LOST, "nothing matches")]
+            return [self._without_pose(index, frame, Tracking.INITIALISING, self._why_no_depth(view))]
         self._poses[index] = T
         reason = self._keyframe_reason(view, T)
         if reason:
             with self._timed("keyframe_ms"):
                 surface = self._map.add(view, T)
                 self._tracker.restart(view.grey, view.camera, surface.depth, T)
+        elif self._tracker.count < SCARCE and view.small is not None:
+            self._tracker.restart(view.grey, view.camera, view.small, T)
         return [
             Update(
                 index=index,
@@ -118,7 +125,7 @@ class RgbdReconstructor:
         if prior is not None and self._T_map_prior is not None:
             T: Pose | None = self._T_map_prior @ prior
         elif not len(self._map):
-            T = body_from_optical() if view.depth is not None else None
+            T = body_from_optical() if _has_depth(view) else None
         else:
             T = self._align(view, tracks)
             if prior is not None and T is not None:
@@ -158,12 +165,17 @@ class RgbdReconstructor:
         return fit.T_map_cam if not len(points) or _holds(fit) else None
 
     def _keyframe_reason(self, view: View, T: Pose) -> str:
-        if view.depth is None:
+        if not _has_depth(view):
             return ""
         if not len(self._map):
             return self._gate.decide(0.0)
         last = self._map.last
         return self._gate.decide(*induced_flow(last.depth, last.camera, inverse(T) @ last.T_map_cam))
+
+    def _why_no_depth(self, view: View) -> str:
+        if view.depth is None:
+            return "no depth"
+        return f"no depth between {self._limits.min_depth:g} and {self._limits.max_depth:g} m"
 
     def _without_pose(self, index: int, frame: Frame, tracking: Tracking, reason: str) -> Update:
         return Update(index, frame.stamp_ns, None, tracking, Scale.SENSOR, reason=reason)
@@ -181,6 +193,10 @@ def _points(view: View) -> Floats:
     c = view.small_camera
     points: Floats = points_of(view.small, c.fx, c.fy, c.cx, c.cy, STRIDE)
     return points
+
+
+def _has_depth(view: View) -> bool:
+    return view.small is not None and bool(np.isfinite(view.small).mean() >= MEASURED)
 
 
 def _holds(fit: Fit) -> bool:

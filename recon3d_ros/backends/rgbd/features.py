@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Corners of the last keyframe followed from image to image (pyramidal Lucas-Kanade); depth says where they are."""
+"""Corners of a keyframe followed from image to image (pyramidal Lucas-Kanade); depth says where they are."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ class FeatureTracker:
         self._points = np.zeros((0, 3))
         self._grey: NDArray[np.uint8] | None = None
 
+    @property
+    def count(self) -> int:
+        """Number of points followed."""
+        return len(self._points)
+
     def advance(self, grey: NDArray[np.uint8], camera: Camera) -> Tracks:
         """Follow the points into the next image [H,W] of a pinhole camera; what cannot be followed is forgotten."""
         if self._grey is not None and len(self._pixels):
@@ -45,7 +50,7 @@ class FeatureTracker:
         return Tracks(self._points, camera.unproject(self._pixels.astype(np.float64)), NOISE / camera.fx)
 
     def restart(self, grey: NDArray[np.uint8], camera: Camera, depth: Floats, T_map_cam: Pose) -> None:
-        """Take the corners of a keyframe's image that have depth [h,w], which may be of a smaller image."""
+        """Take the corners of an image instead that have depth [h,w], which may be of a smaller image."""
         corners = cv2.goodFeaturesToTrack(grey, CORNERS, 0.005, camera.width / 50, blockSize=5)
         if corners is not None:
             self._pixels, self._points = places(corners.reshape(-1, 2), camera, depth, T_map_cam)[:2]

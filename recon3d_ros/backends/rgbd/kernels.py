@@ -37,8 +37,7 @@ def shrink(depth, factor, jump):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def fit_planes(depth, fx, fy, cx, cy, radius, jump):  # type: ignore[no-untyped-def]
-    """Smoothed depth float32 [H,W] and normals float32 [H,W,3] towards the camera, by a plane through every second pixel
-    of each pixel's window.
+    """Smoothed depth float32 [H,W] and normals float32 [H,W,3] towards the camera, by a plane through each pixel's window.
 
     A plane is linear in inverse depth over the image, so each fit is one of three unknowns on a regular grid. Pixels of
     the window whose depth differs by more than the share `jump` are left out; fits on too few of them, or seen at a
@@ -47,15 +46,15 @@ def fit_planes(depth, fx, fy, cx, cy, radius, jump):  # type: ignore[no-untyped-
     height, width = depth.shape
     smooth = np.full((height, width), np.nan, np.float32)
     normals = np.full((height, width, 3), np.nan, np.float32)
-    enough = (radius + 1) * (radius + 1) / 2
+    enough = (2 * radius + 1) * (radius + 1)
     for v in range(radius, height - radius):
         for u in range(radius, width - radius):
             z0 = depth[v, u]
             if not z0 > 0:
                 continue
             n = sx = sy = sxx = sxy = syy = sw = sxw = syw = 0.0
-            for j in range(-radius, radius + 1, 2):
-                for i in range(-radius, radius + 1, 2):
+            for j in range(-radius, radius + 1):
+                for i in range(-radius, radius + 1):
                     z = depth[v + j, u + i]
                     if abs(z - z0) <= jump * z0:
                         w = z0 / z - 1.0
@@ -114,8 +113,9 @@ def point_to_plane(points, T, depth, normals, fx, fy, cx, cy, reach, H, g):  # t
     """Add the normal equations of points [N,3] against the surface of a reference view, both of them in sensor noise units.
 
     T: reference <- points' camera. A point is matched with the pixel it falls on, if no farther from its plane than
-    `reach` times the noise of the depth. H [6,6] and g [6] take the sums for a twist (translation, rotation) applied in the
-    points' camera. Returns the numbers of points in view and of matched ones.
+    `reach` times the noise of the depth (that of structured light: Khoshelham and Elberink, Sensors 2012). H [6,6] and
+    g [6] take the sums for a twist (translation, rotation) applied in the points' camera. Returns the numbers of points in
+    view and of matched ones.
     """
     height, width = depth.shape
     seen, matched = 0, 0
@@ -136,7 +136,7 @@ def point_to_plane(points, T, depth, normals, fx, fy, cx, cy, reach, H, g):  # t
         seen += 1
         nx, ny, nz = normals[v, u, 0], normals[v, u, 1], normals[v, u, 2]
         dx, dy, dz = (u - cx) / fx * z0 - x, (v - cy) / fy * z0 - y, z0 - z
-        noise = 0.0015 + 0.002 * z * z
+        noise = 0.001 + 0.0014 * z * z
         r = (nx * dx + ny * dy + nz * dz) / noise
         if abs(r) > reach or dx * dx + dy * dy + dz * dz > (4 * reach * noise) ** 2:
             continue

@@ -22,7 +22,7 @@ SETTLED = 2e-5
 #: Neighbouring errors of depth are alike: the points on one surface count as no more than this many.
 INDEPENDENT = 500.0
 #: Radius of the window of a plane fit, pixels.
-RADIUS = 4
+RADIUS = 2
 
 
 @dataclass(frozen=True, eq=False)

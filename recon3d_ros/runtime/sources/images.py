@@ -80,10 +80,10 @@ def first_size(files: Sequence[Path]) -> tuple[int, int]:
     )
 
 
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    # Numbers and texts alternate, so that like is compared with like.
+def _natural(name: str) -> tuple[list[tuple[str, int]], str]:
+    # Texts and numbers alternate, so that like is compared with like; the name itself settles 1 and 01.
     parts = re.split(r"(\d+)", name)
-    return [(int(digits), text) for text, digits in zip(parts[::2], [*parts[1::2], "0"], strict=True)], name
+    return [(text, int(digits)) for text, digits in zip(parts[::2], [*parts[1::2], "0"], strict=True)], name
 
 
 def _stamps(files: Sequence[Path], fps: float) -> tuple[list[int], str]:

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node `mesher`: keyframes in, the changed pieces of the surface out."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.duration import Duration
+from rclpy.event_handler import PublisherEventCallbacks, QoSPublisherMatchedInfo
+from rclpy.node import Node
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
+
+from recon3d_ros.core.camera import Camera
+from recon3d_ros.core.config import Config
+from recon3d_ros.core.errors import FrameError, InputError, ReconError
+from recon3d_ros.core.messages import pose_from_message, stamp_ns
+from recon3d_ros.core.types import Keyframe, MeshBlock, Pose, Scale
+from recon3d_ros.mapping.export import write_ply_mesh
+from recon3d_ros.mapping.mesher import Mesher
+from recon3d_ros.nodes import process
+from recon3d_ros.nodes.health import Health, HealthPublisher
+from recon3d_ros.ros import qos
+from recon3d_ros.ros.convert import header
+from recon3d_ros.ros.marker_cdr import MarkerWriter
+from recon3d_ros.ros.messages import Keyframe as KeyframeMessage
+from recon3d_ros.ros.messages import Status
+from recon3d_ros.ros.parameters import declare
+from recon3d_ros.runtime.mesher import MesherLoop
+from recon3d_ros.runtime.results import prepare_folder
+from recon3d_ros.store.reader import SegmentReader
+
+#: Parameters that may change while the node runs.
+LIVE = ("output",)
+
+#: Counters of the mesher that are not about keyframes.
+_NOT_DROPS = ("points", "blocks")
+
+#: How long a subscriber that is slow may hold up the mesh, for every few messages.
+_PATIENCE = Duration(seconds=0.5)
+
+
+class MesherNode(Node):
+    """With `follow` it takes keyframes of another process by their notices; without, those that `put` hands over."""
+
+    def __init__(self, follow: bool = True) -> None:
+        self._cleanup = ExitStack()
+        super().__init__("mesher", automatically_declare_parameters_from_overrides=True)
+        self.config = declare(self, Config, LIVE, self._on_change)
+        if self.config.output:
+            prepare_folder(self.config.output)
+        self.published: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._received = 0
+        self._sequence: int | None = None
+        self._stamp_ns = 0
+        self._scale = Scale.UNKNOWN
+        self._frame = self.config.frames.map
+        self._reader = SegmentReader()
+        self._cleanup.callback(self._reader.close)
+        Mesher.warm_up()
+        MarkerWriter.warm_up()
+        self.loop = MesherLoop(self.config.mesh, realtime=True, sink=self._publish)
+        self._cleanup.callback(self.loop.close)
+        self._writer = MarkerWriter(self.config.mesh.message_size)
+        # The matched event tells of late joiners: what they missed is sent again.
+        events = PublisherEventCallbacks(matched=self._on_matched)
+        self._markers = self.create_publisher(MarkerArray, "~/mesh", qos.MESH, event_callbacks=events)
+        if follow:
+            self.create_subscription(KeyframeMessage, "reconstructor/keyframe", self._on_notice, qos.NOTICES)
+        self._health = HealthPublisher(self, self._ask)
+        group = MutuallyExclusiveCallbackGroup()
+        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
+        self.create_service(Trigger, "~/save_mesh", self._on_save, callback_group=group)
+
+    def put(self, keyframe: Keyframe) -> None:
+        """Take a keyframe of this process, by reference."""
+        self._received += 1
+        self._stamp_ns, self._scale = keyframe.stamp_ns, keyframe.scale
+        self.loop.put(keyframe)
+
+    def correct(self, poses: Mapping[int, Pose]) -> None:
+        """Take newer poses of older keyframes."""
+        self.loop.correct(poses)
+
+    def reset(self) -> None:
+        """Forget the surface, here and in every viewer."""
+        self.loop.reset(then=lambda: self._send(self._writer.clear(self._stamp_ns, self._frame)))
+
+    def finish(self) -> None:
+        """Work off what waits and publish it."""
+        self.loop.finish()
+        self._health.publish()
+        self._markers.wait_for_all_acked(Duration(seconds=2.0))
+
+    def save(self) -> list[str]:
+        """Write mesh.ply into the folder `output`; returns what failed."""
+        mesh = self.loop.surface()
+        try:
+            path = prepare_folder(self.config.output) / "mesh.ply"
+            write_ply_mesh(path, mesh.vertices, mesh.triangles, mesh.colours)
+        except (OSError, ReconError) as error:
+            self.get_logger().error(f"mesh.ply not written: {error}")
+            return [f"mesh.ply not written: {error}"]
+        return []
+
+    def drops(self) -> Counter[str]:
+        """Keyframes and notices given up, by reason."""
+        loop = self.loop
+        unused = {r: n for r, n in loop.mesher.counters.items() if not r.startswith(_NOT_DROPS)}
+        return self._counts + loop.metrics.drops + Counter({"mesher behind": loop.dropped, **unused})
+
+    def destroy_node(self) -> None:
+        """Stop the thread and let go of shared memory."""
+        self._cleanup.close()
+        super().destroy_node()
+
+    def _on_notice(self, message: KeyframeMessage) -> None:
+        if self._sequence is not None and message.sequence <= self._sequence:
+            self.reset()  # the reconstructor began a new map, or was started again
+        elif self._sequence is not None:
+            self._counts["notice lost"] += message.sequence - self._sequence - 1
+        self._sequence = message.sequence
+        if message.action == KeyframeMessage.REMOVE:
+            return
+        try:
+            self._follow(message)
+        except (FrameError, InputError) as error:
+            self._counts["notice invalid"] += 1
+            self.get_logger().warning(f"keyframe {message.id}: {error}", throttle_duration_sec=5.0)
+
+    def _follow(self, message: KeyframeMessage) -> None:
+        T_map_cam = pose_from_message(message.pose)
+        if message.action == KeyframeMessage.UPDATE:
+            self.loop.correct({message.id: T_map_cam})
+            return
+        if not message.shm_name:
+            raise InputError(
+                "its points are in the other process: run it without a mesher of its own (not 'slam')"
+            )
+        fx, fy, cx, cy = message.intrinsics.tolist()
+        camera = Camera(message.width, message.height, fx, fy, cx, cy)
+        scale = Scale(message.scale_state) if message.scale_state in set(Scale) else Scale.UNKNOWN
+        self._received += 1
+        self._stamp_ns, self._scale, self._frame = stamp_ns(message), scale, message.header.frame_id
+        name, size, generation = message.shm_name, message.shm_size, message.generation
+        self.loop.put_lease(lambda: self._reader.read(name, size, generation, camera, scale))
+
+    def _publish(self, blocks: list[MeshBlock]) -> None:
+        self._send(self._writer.write(blocks, self._stamp_ns, self._frame))
+
+    def _send(self, messages: Iterable[bytes]) -> None:
+        for number, message in enumerate(messages, 1):
+            self._markers.publish(message)
+            self.published[self._markers.topic_name] += 1
+            if number % (qos.MESH.depth // 2) == 0:
+                self._markers.wait_for_all_acked(_PATIENCE)
+
+    def _on_matched(self, change: QoSPublisherMatchedInfo) -> None:
+        if change.current_count_change > 0:
+            self.loop.republish()
+
+    def _on_change(self, config: Config) -> None:
+        self.config = config
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.reset()
+        response.success, response.message = True, "the mesh begins anew"
+        return response
+
+    def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self.config.output:
+            response.message = "set the parameter 'output' to a folder first"
+            return response
+        failures = self.save()
+        response.success = not failures
+        response.message = "; ".join(failures) or f"saved in {self.config.output}/mesh.ply"
+        return response
+
+    def _ask(self) -> Health:
+        loop, mesher = self.loop, self.loop.mesher
+        integrate = loop.metrics.stages.get("integrate")
+        status = Status(
+            header=header(self._stamp_ns, self._frame),
+            scale_state=self._scale.value,
+            frames=self._received,
+            keyframes=self._received - loop.waiting - loop.dropped,
+            fps=loop.metrics.fps,
+            latency_ms=integrate.p50 if integrate else 0.0,
+            triangles=mesher.triangles,
+            blocks=mesher.blocks,
+            queue=loop.waiting,
+        )
+        values = {"triangles": mesher.triangles, "mesh_mb": f"{mesher.memory_mb:.0f}", **mesher.counters}
+        return Health("mesh", status, self.drops(), values=values)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until a signal; where `output` is set, save the mesh then."""
+
+    def make(stop: process.Stop) -> process.Session:
+        node = MesherNode()
+
+        def finish() -> list[str]:
+            node.finish()
+            return node.save() if node.config.output else []
+
+        return process.Session([node], finish)
+
+    return process.run(make, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node `reconstructor`: images in; poses, TF, keyframes and clouds out."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.node import Node
+from std_srvs.srv import SetBool, Trigger
+
+from recon3d_ros.backends import registry
+from recon3d_ros.backends.base import Reconstructor
+from recon3d_ros.core.config import Config
+from recon3d_ros.core.errors import ReconError
+from recon3d_ros.core.types import Frame, Pose, Tracking
+from recon3d_ros.nodes import process
+from recon3d_ros.nodes.health import Health, HealthPublisher
+from recon3d_ros.nodes.inputs import CameraInput
+from recon3d_ros.nodes.outputs import Consumer, StepPublisher
+from recon3d_ros.nodes.prior import OdometryPrior
+from recon3d_ros.nodes.worker import Capture, LiveRun
+from recon3d_ros.ros import qos
+from recon3d_ros.ros.convert import header
+from recon3d_ros.ros.messages import Status, TFMessage
+from recon3d_ros.ros.parameters import declare
+from recon3d_ros.ros.tf import StaticTransforms
+from recon3d_ros.runtime.pipeline import Pipeline, Step
+from recon3d_ros.runtime.results import Results, prepare_folder, save
+from recon3d_ros.store.heap import HeapArena
+from recon3d_ros.store.keyframe_store import KeyframeStore
+from recon3d_ros.store.shared import SharedArena
+
+#: Parameters that may change while the node runs.
+LIVE = ("output", "frames.publish_tf", "frames.publish_odom_tf", "cloud.stride")
+
+#: Seconds between looks at the graph and at what arrived.
+_LOOK = 0.25
+
+Create = Callable[[str, Config, bool], Reconstructor]
+
+
+class ReconstructorNode(Node):
+    """With a `consumer`, keyframes stay in this process and are handed to it by reference; without one they lie in shared
+    memory. `create` makes the backend."""
+
+    def __init__(self, consumer: Consumer | None = None, create: Create = registry.create) -> None:
+        self._cleanup = ExitStack()
+        super().__init__("reconstructor", automatically_declare_parameters_from_overrides=True)
+        self.config = declare(self, Config, LIVE, self._on_change)
+        if self.config.output:
+            prepare_folder(self.config.output)
+        self.run: LiveRun | None = None
+        self._create = create
+        self._consumer = consumer
+        self._backend = self.config.backend
+        self._counts: Counter[str] = Counter()
+        self._is_paused = self._has_jumped = self._was_offered = False
+        self._transforms = StaticTransforms()
+        self.create_subscription(TFMessage, "/tf_static", self._transforms.add, qos.TF_STATIC)
+        self.outputs = StepPublisher(self, self.config, self._transforms, consumer)
+        params = self.config.input
+        self._prior = OdometryPrior(self, params, self._transforms) if self.config.prior else None
+        self.input = CameraInput(self, params, self._backend == "rgbd", self._on_capture)
+        if self._backend != "auto":
+            self.run = self._start()
+        self._health = HealthPublisher(self, self._ask)
+        self._offer_services()
+        backwards = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-0.1))
+        self._jumps = self.get_clock().create_jump_callback(backwards, post_callback=self._on_jump)
+        self.create_timer(_LOOK, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def finish(self) -> None:
+        """Work off what waits, and publish it."""
+        self.input.close()
+        if self.run is not None:
+            self.run.finish()
+            self._health.publish()
+            self.outputs.flush()
+
+    def results(self) -> Results | None:
+        """All that was reconstructed so far, without a mesh; None while nothing has begun."""
+        if self.run is None:
+            return None
+        source = f"ROS topic {self.resolve_topic_name('image')}"
+        results = self.run.results(source, self._backend, self._counts + self.input.counts)
+        report = dataclasses.replace(results.report, published=dict(self.outputs.published))
+        return dataclasses.replace(results, report=report)
+
+    def destroy_node(self) -> None:
+        """Stop the worker, free backend and shared memory."""
+        self._cleanup.close()
+        super().destroy_node()
+
+    def _start(self) -> LiveRun:
+        store_params = self.config.store
+        arena = HeapArena() if self._consumer else SharedArena(store_params.slots, store_params.lease_timeout)
+        store = KeyframeStore(arena, store_params, self.config.cloud)
+        pipeline = Pipeline(self.config, self._create(self._backend, self.config, True), store)
+
+        def publish(step: Step, frame: Frame | None) -> None:
+            self.outputs.publish(step, frame, store)
+
+        prior_at = self._prior.at if self._prior else _no_prior
+        run = LiveRun(self.config, pipeline, publish, self.outputs.reset, prior_at)
+        self._cleanup.callback(run.close)
+        return run
+
+    def _offer_services(self) -> None:
+        # A group of their own: saving may take a second, and images go on arriving.
+        group = MutuallyExclusiveCallbackGroup()
+        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
+        self.create_service(SetBool, "~/pause", self._on_pause, callback_group=group)
+        self.create_service(Trigger, "~/save_map", self._on_save, callback_group=group)
+
+    def _look(self) -> None:
+        if self._has_jumped:
+            self._has_jumped = False
+            self.get_logger().warning("time jumped back: the map begins anew")
+            self._reset()
+        if not self.input.is_open:
+            self._open()
+        silence = self.input.silence()
+        if silence:
+            self.get_logger().warning(silence, throttle_duration_sec=self.config.input.wait)
+        self.outputs.publish_path()
+
+    def _open(self) -> None:
+        image, depth = self.input.image_offer(), self.input.depth_offer()
+        # Topics of one driver appear one after the other: decide at the second look.
+        if image is None or not self._was_offered:
+            self._was_offered = image is not None
+            return
+        if self.run is None:
+            self._backend, why = registry.choose("auto", depth is not None)
+            self.get_logger().info(f"backend {self._backend} ({why})")
+            self.run = self._start()
+        wants_depth = self.run.pipeline.reconstructor.capabilities.needs_depth
+        if depth is not None or not wants_depth:
+            self.input.open(image, depth if wants_depth else None)
+
+    def _on_capture(self, capture: Capture) -> None:
+        if self._is_paused:
+            self._counts["paused"] += 1
+        elif self.run is not None:
+            self.run.put(capture)
+
+    def _on_change(self, config: Config) -> None:
+        self.config = self.outputs.config = config
+
+    def _on_jump(self, jump: Any) -> None:
+        self._has_jumped = True
+
+    def _reset(self) -> None:
+        self.input.reset()
+        if self.run is not None:
+            self.run.reset()
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._reset()
+        response.success, response.message = True, "the map begins anew"
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._is_paused = request.data
+        response.success, response.message = (
+            True,
+            "paused: images are left out" if request.data else "going on",
+        )
+        return response
+
+    def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        folder, results = self.config.output, self.results()
+        if not folder or results is None:
+            response.message = (
+                "no images came yet" if folder else "set the parameter 'output' to a folder first"
+            )
+            return response
+        try:
+            failures = save(results, folder)
+        except ReconError as error:
+            failures = [str(error)]
+        response.success = not failures
+        response.message = "; ".join(failures) or f"saved in {folder}"
+        return response
+
+    def _ask(self) -> Health:
+        drops = self._counts + self.input.counts + (self._prior.counts if self._prior else Counter())
+        values: dict[str, object] = {"received": self.input.received, "backend": self._backend}
+        queue_max = self.run.queue.high_water if self.run is not None else 0
+        values |= {"queue_max": queue_max}
+        status = Status(state=Tracking.INITIALISING.value)
+        problem = (self.input.silence() or "").partition("\n")[0]
+        if self.run is not None:
+            state = self.run.state()
+            drops += self.run.drops
+            status = Status(
+                header=header(state.stamp_ns, self.config.frames.map),
+                state=state.tracking.value,
+                scale_state=state.scale,
+                keyframe_reason=state.reason,
+                frames=state.frames,
+                tracked=state.tracked,
+                keyframes=state.keyframes,
+                points=state.points,
+                fps=state.fps,
+                latency_ms=state.latency_ms,
+                queue=state.queue,
+            )
+            problem = problem or ("tracking is lost" if state.tracking is Tracking.LOST else "")
+        return Health("reconstruction", status, drops, problem, {"tracking": status.state, **values})
+
+
+def _no_prior(stamp_ns: int, frame_id: str) -> Pose | None:
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until a signal; where `output` is set, save what it has then."""
+
+    def make(stop: process.Stop) -> process.Session:
+        node = ReconstructorNode()
+
+        def finish() -> list[str]:
+            node.finish()
+            results = node.results()
+            return save(results, node.config.output) if results is not None and node.config.output else []
+
+        return process.Session([node], finish)
+
+    return process.run(make, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that reconstructs: what was captured in, steps of the pipeline out. Knows nothing of ROS."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from recon3d_ros.core.camera import Camera
+from recon3d_ros.core.camera_files import fit_camera
+from recon3d_ros.core.config import Config
+from recon3d_ros.core.errors import FrameError, InputError
+from recon3d_ros.core.image_messages import decode_depth_message, decode_image_message
+from recon3d_ros.core.types import Floats, Frame, Pose, Tracking
+from recon3d_ros.runtime.metrics import HISTORY, Percentiles, peak_rss_mb
+from recon3d_ros.runtime.pipeline import Pipeline, Step
+from recon3d_ros.runtime.queues import BoundedQueue
+from recon3d_ros.runtime.results import Results, pipeline_report
+
+log = logging.getLogger(__name__)
+
+#: Frames over which the rate is taken.
+_RECENT = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """What belongs to one image, as it came: messages are decoded in the worker, beside the callbacks.
+
+    camera: of the calibration, None for an uncalibrated one. depth_camera: None if depth is registered to the image.
+    arrived: `time.perf_counter` when it was complete.
+    """
+
+    stamp_ns: int
+    image: Any
+    depth: Any | None
+    camera: Camera | None
+    depth_camera: Camera | None
+    arrived: float
+
+
+@dataclass(frozen=True)
+class State:
+    """What the status says of the worker. fps: over the last frames. latency_ms: arrival to published, of the newest."""
+
+    stamp_ns: int
+    tracking: Tracking
+    scale: str
+    reason: str
+    frames: int
+    tracked: int
+    keyframes: int
+    points: int
+    fps: float
+    latency_ms: float
+    queue: int
+
+
+class LiveRun:
+    """Owns a pipeline and its thread. `on_step` is called in that thread with each step and the frame that brought it,
+    `on_reset` between the last step of a map and the first of the next.
+
+    When frames come faster than they are worked on, the oldest waits in vain: it is dropped and counted.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        pipeline: Pipeline,
+        on_step: Callable[[Step, Frame | None], None],
+        on_reset: Callable[[], None] = lambda: None,
+        prior_at: Callable[[int, str], Pose | None] = lambda stamp_ns, frame_id: None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.latency_ms: deque[float] = deque(maxlen=HISTORY)
+        self.queue: BoundedQueue[Capture] = BoundedQueue(config.input.queue, drop_oldest=True)
+        self._config = config
+        self._on_step = on_step
+        self._on_reset = on_reset
+        self._prior_at = prior_at
+        self._lock = threading.Lock()
+        self._cameras: dict[Camera, Camera] = {}
+        self._done: deque[float] = deque(maxlen=_RECENT)
+        self._stamp_ns = self._tracked = self._points = 0
+        self._reason = ""
+        self._thread = threading.Thread(target=self._run, name="reconstructor", daemon=True)
+        self._thread.start()
+
+    @property
+    def drops(self) -> Counter[str]:
+        """Frames given up, by reason."""
+        return self.pipeline.metrics.drops + Counter({"worker behind": self.queue.dropped})
+
+    def state(self) -> State:
+        """Where the worker is; callable from any thread, it never waits."""
+        pipeline, done = self.pipeline, list(self._done)
+        span = done[-1] - done[0] if len(done) > 1 else 0.0
+        return State(
+            stamp_ns=self._stamp_ns,
+            tracking=pipeline.tracking,
+            scale=pipeline.scale.value,
+            reason=self._reason,
+            frames=pipeline.frames,
+            tracked=self._tracked,
+            keyframes=len(pipeline.keyframes),
+            points=self._points,
+            fps=(len(done) - 1) / span if span else 0.0,
+            latency_ms=self.latency_ms[-1] if self.latency_ms else 0.0,
+            queue=len(self.queue),
+        )
+
+    def put(self, capture: Capture) -> None:
+        """Hand over what was captured; never blocks."""
+        self.queue.put(capture)
+
+    def reset(self) -> None:
+        """Begin a new map; what waits is forgotten."""
+        self.queue.clear()
+        with self._lock:
+            self.pipeline.reset()
+            self._tracked = self._points = 0
+            self._reason = ""
+            self._on_reset()
+
+    def finish(self) -> None:
+        """Work off what waits and what the backend still owes, and stop the thread."""
+        self.queue.close()
+        self._thread.join()
+        with self._lock:
+            for step in self.pipeline.finish():
+                self._pass_on(step, None)
+
+    def results(self, source: str, backend: str, drops: Counter[str]) -> Results:
+        """All that was reconstructed so far, without a mesh; `drops` are added to those counted here."""
+        with self._lock:
+            pipeline = self.pipeline
+            report = pipeline_report(
+                pipeline, source, backend, peak_rss_mb(), dict(drops + self.drops - pipeline.metrics.drops)
+            )
+            report = dataclasses.replace(report, latency_ms=Percentiles.of(self.latency_ms))
+            records = [dataclasses.replace(record) for record in pipeline.keyframes.values()]
+            cloud = pipeline.cloud
+            return Results(
+                pipeline.trajectory(), records, cloud.points, cloud.colours, None, self._config, report
+            )
+
+    def close(self) -> None:
+        """Stop the thread and free the backend and the store. May be called more than once."""
+        self.queue.clear()
+        self.queue.close()
+        self._thread.join()
+        self.pipeline.reconstructor.close()
+        self.pipeline.store.close()
+
+    def _run(self) -> None:
+        while True:
+            capture = self.queue.get()
+            if capture is None:
+                return
+            try:
+                with self._lock:
+                    self._take(capture)
+            except Exception:  # one frame costs itself, never the flight
+                self.pipeline.metrics.drops["internal error"] += 1
+                log.exception("frame %d failed", capture.stamp_ns)
+
+    def _take(self, capture: Capture) -> None:
+        metrics = self.pipeline.metrics
+        metrics.add("wait", (time.perf_counter() - capture.arrived) * 1e3)
+        try:
+            with metrics.stage("decode"):
+                frame = self._frame(capture)
+        except FrameError as error:
+            metrics.drops[error.reason] += 1
+            log.debug("frame %d skipped: %s", capture.stamp_ns, error)
+            return
+        steps = self.pipeline.step(frame)
+        with metrics.stage("outputs"):
+            for step in steps:
+                self._pass_on(step, frame)
+        now = time.perf_counter()
+        self.latency_ms.append((now - capture.arrived) * 1e3)
+        self._done.append(now)
+        self._stamp_ns = capture.stamp_ns
+
+    def _frame(self, capture: Capture) -> Frame:
+        image = decode_image_message(capture.image)
+        frame_id = capture.image.header.frame_id or "camera"
+        camera = self._fitted(capture.camera, image.shape)
+        depth = self._depth(capture)
+        return Frame(
+            stamp_ns=capture.stamp_ns,
+            image=image,
+            camera=camera,
+            depth=depth,
+            depth_camera=None if depth is None else self._own(capture.depth_camera, depth.shape, camera),
+            prior=self._prior_at(capture.stamp_ns, frame_id),
+            frame_id=frame_id,
+        )
+
+    def _depth(self, capture: Capture) -> Floats | None:
+        """A damaged depth image costs itself, not the image."""
+        if capture.depth is None:
+            return None
+        try:
+            return decode_depth_message(capture.depth)
+        except FrameError as error:
+            self.pipeline.metrics.drops[error.reason] += 1
+            return None
+
+    def _fitted(self, camera: Camera | None, shape: tuple[int, ...]) -> Camera | None:
+        """The camera for the size of the first image that came with it; images of another size are for the backend to
+        refuse."""
+        if camera is not None and camera not in self._cameras:
+            try:
+                self._cameras[camera] = fit_camera(camera, shape[1], shape[0])
+            except InputError as error:
+                raise FrameError("image size", str(error)) from error
+        return None if camera is None else self._cameras[camera]
+
+    def _own(
+        self, depth_camera: Camera | None, shape: tuple[int, ...], camera: Camera | None
+    ) -> Camera | None:
+        """The camera of the depth image, None where it is that of the image."""
+        fitted = self._fitted(depth_camera, shape)
+        if fitted is None or camera is None:
+            return fitted
+        return None if fitted == camera.resized(fitted.width, fitted.height) else fitted
+
+    def _pass_on(self, step: Step, frame: Frame | None) -> None:
+        update = step.update
+        self._tracked += not update.revises and update.T_map_cam is not None
+        if update.is_keyframe and update.reason:
+            self._reason = update.reason
+        if step.keyframe is not None:
+            self._points = len(self.pipeline.cloud)
+        self._on_step(step, frame)
