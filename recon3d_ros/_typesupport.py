@@ -16,13 +16,13 @@ def preload(module_file: str) -> None:
     """Load every library in `_lib/` beside the `msg` package that `module_file` is the `__init__.py` of.
 
     They depend on each other in no order known here: those that fail are tried again while another one succeeds.
-    Raises `OSError` when a library cannot be loaded, which names what it misses.
+    Raises `ImportError` when a library cannot be loaded, which names what it misses.
     """
     waiting = sorted(Path(module_file).parents[1].glob("_lib/lib*.so"))
     while waiting:
         failed = [library for library in waiting if _load(library) is not None]
         if len(failed) == len(waiting):
-            raise OSError(
+            raise ImportError(
                 f"{failed[0].name}: {_load(failed[0])}; is the ROS 2 that it was built with installed?"
             )
         waiting = failed

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import pytest
 
 import recon3d_ros
+from recon3d_ros._typesupport import preload
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = {"slam", "reconstructor", "mesher", "replay", "recon3d"}
@@ -57,6 +58,13 @@ def test_tested_versions_lie_within_the_declared_ranges() -> None:
     for tested in map(requirements.Requirement, (line for line in lines if not line.startswith("#"))):
         (pin,) = tested.specifier
         assert ranges[tested.name.lower()].contains(pin.version), tested
+
+
+def test_a_message_library_that_does_not_load_is_named(tmp_path: Path) -> None:
+    (tmp_path / "_lib").mkdir()
+    (tmp_path / "_lib" / "libbroken.so").write_bytes(b"not a library")
+    with pytest.raises(ImportError, match=r"libbroken\.so"):
+        preload(str(tmp_path / "msg" / "__init__.py"))
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--depth-topic", metavar="TOPIC", help="of a bag with several depth images; 'none': leave depth out"
     )
+    parser.add_argument("--odometry-topic", metavar="TOPIC", help="of a bag with several, with --prior")
     parser.add_argument(
         "--rerun",
         metavar="FILE",
@@ -110,6 +111,8 @@ def _open(args: argparse.Namespace, config: Config) -> Source:
         prior=config.prior,
         image_topic=args.image_topic,
         depth_topic=args.depth_topic,
+        odometry_topic=args.odometry_topic,
+        sync=config.input.sync,
     )
 
 
@@ -162,13 +165,14 @@ def _logging_to(path: Path, quiet: bool) -> Iterator[None]:
     handler = logging.FileHandler(path, mode="w")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
+    others = {h: h.level for h in root.handlers} if quiet else {}
     root.addHandler(handler)
-    if quiet:
-        for other in root.handlers:
-            if other is not handler:
-                other.setLevel(logging.WARNING)
+    for other in others:
+        other.setLevel(logging.WARNING)
     try:
         yield
     finally:
         root.removeHandler(handler)
         handler.close()
+        for other, level in others.items():
+            other.setLevel(level)

@@ -10,7 +10,7 @@ import numpy as np
 
 from recon3d_ros.core.align import umeyama
 from recon3d_ros.core.errors import InputError
-from recon3d_ros.core.geometry import Array, apply_similarity, inverse, rotation_angle
+from recon3d_ros.core.geometry import Array, apply_similarity, inverse, rotation_angle, similarity
 from recon3d_ros.core.trajectory import Trajectory
 
 
@@ -42,7 +42,8 @@ class TrajectoryError:
 
     pairs: poses compared. alignment: `sim3` or `se3`. scale: estimate to truth. path: length of the true path over the
     pairs, metres. ate: metres. rpe_translation: metres, rpe_rotation: degrees, between neighbouring pairs.
-    T_truth_map: the similarity [4,4] that maps the estimate's map onto the truth.
+    T_truth_map: the similarity [4,4] that maps the estimate's map onto the truth: that of the ATE, save for a straight path,
+    whose centres leave the roll about it open and whose orientations give it.
     """
 
     pairs: int
@@ -89,8 +90,22 @@ def compare(
         ate=Statistics.of(np.linalg.norm(aligned[:, :3, 3] - true_poses[:, :3, 3], axis=1)),
         rpe_translation=Statistics.of(translation),
         rpe_rotation=Statistics.of(np.degrees(rotation)),
-        T_truth_map=S,
+        T_truth_map=_by_orientation(poses, true_poses, S) if _is_straight(true_poses[:, :3, 3]) else S,
     )
+
+
+def _is_straight(positions: Array) -> bool:
+    """True when positions [N,3] spread along one direction alone, by a tenth."""
+    spread = np.linalg.svd(positions - positions.mean(axis=0), compute_uv=False)
+    return bool(spread[1] < 0.1 * spread[0])
+
+
+def _by_orientation(poses: Array, true_poses: Array, S: Array) -> Array:
+    """The similarity with the scale of S, the mean rotation between the orientations, and the mean position."""
+    U, _, Vt = np.linalg.svd(np.einsum("nij,nkj->ik", true_poses[:, :3, :3], poses[:, :3, :3]))
+    R = U @ np.diag([1.0, 1.0, np.linalg.det(U @ Vt)]) @ Vt
+    scale = float(np.cbrt(np.linalg.det(S[:3, :3])))
+    return similarity(scale, R, true_poses[:, :3, 3].mean(axis=0) - scale * R @ poses[:, :3, 3].mean(axis=0))
 
 
 def _relative_errors(estimate: Array, truth: Array) -> tuple[Array, Array]:

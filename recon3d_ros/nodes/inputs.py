@@ -15,7 +15,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import InputParams
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.messages import camera_from_info, camera_info_topic, is_rectified, stamp_ns
-from recon3d_ros.nodes.worker import Capture
+from recon3d_ros.nodes.worker import Capture, total
 from recon3d_ros.ros.graph import Offer, describe_topic, find_images, publishers
 from recon3d_ros.ros.qos import input_profile
 from recon3d_ros.runtime.sync import Pair, Synchroniser
@@ -48,6 +48,11 @@ class CameraInput:
         self._since = time.monotonic()
         self._cameras: dict[str, Camera | None] = {}
         self._has_depth = False
+
+    @property
+    def drops(self) -> Counter[str]:
+        """Messages that led to no capture or found no partner, by reason."""
+        return total(self.counts, self._sync.counts)
 
     @property
     def is_open(self) -> bool:

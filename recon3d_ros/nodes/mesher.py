@@ -24,6 +24,7 @@ from recon3d_ros.mapping.export import write_ply_mesh
 from recon3d_ros.mapping.mesher import Mesher
 from recon3d_ros.nodes import process
 from recon3d_ros.nodes.health import Health, HealthPublisher
+from recon3d_ros.nodes.worker import total
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import header
 from recon3d_ros.ros.marker_cdr import MarkerWriter
@@ -56,6 +57,7 @@ class MesherNode(Node):
         self.published: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._received = 0
+        self._integrate_ms = 0.0
         self._sequence: int | None = None
         self._stamp_ns = 0
         self._scale = Scale.UNKNOWN
@@ -111,8 +113,8 @@ class MesherNode(Node):
     def drops(self) -> Counter[str]:
         """Keyframes and notices given up, by reason."""
         loop = self.loop
-        unused = {r: n for r, n in loop.mesher.counters.items() if not r.startswith(_NOT_DROPS)}
-        return self._counts + loop.metrics.drops + Counter({"mesher behind": loop.dropped, **unused})
+        unused = {r: n for r, n in dict(loop.mesher.counters).items() if not r.startswith(_NOT_DROPS)}
+        return total(self._counts, loop.metrics.drops, {"mesher behind": loop.dropped}, unused)
 
     def destroy_node(self) -> None:
         """Stop the thread and let go of shared memory."""
@@ -151,6 +153,7 @@ class MesherNode(Node):
         self.loop.put_lease(lambda: self._reader.read(name, size, generation, camera, scale))
 
     def _publish(self, blocks: list[MeshBlock]) -> None:
+        self._integrate_ms = self.loop.metrics.stages["integrate"].p50
         self._send(self._writer.write(blocks, self._stamp_ns, self._frame))
 
     def _send(self, messages: Iterable[bytes]) -> None:
@@ -183,19 +186,21 @@ class MesherNode(Node):
 
     def _ask(self) -> Health:
         loop, mesher = self.loop, self.loop.mesher
-        integrate = loop.metrics.stages.get("integrate")
         status = Status(
             header=header(self._stamp_ns, self._frame),
             scale_state=self._scale.value,
             frames=self._received,
             keyframes=self._received - loop.waiting - loop.dropped,
-            fps=loop.metrics.fps,
-            latency_ms=integrate.p50 if integrate else 0.0,
+            latency_ms=self._integrate_ms,
             triangles=mesher.triangles,
             blocks=mesher.blocks,
             queue=loop.waiting,
         )
-        values = {"triangles": mesher.triangles, "mesh_mb": f"{mesher.memory_mb:.0f}", **mesher.counters}
+        values = {
+            "triangles": mesher.triangles,
+            "mesh_mb": f"{mesher.memory_mb:.0f}",
+            **dict(mesher.counters),
+        }
         return Health("mesh", status, self.drops(), values=values)
 
 

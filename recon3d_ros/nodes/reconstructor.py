@@ -26,7 +26,7 @@ from recon3d_ros.nodes.health import Health, HealthPublisher
 from recon3d_ros.nodes.inputs import CameraInput
 from recon3d_ros.nodes.outputs import Consumer, StepPublisher
 from recon3d_ros.nodes.prior import OdometryPrior
-from recon3d_ros.nodes.worker import Capture, LiveRun
+from recon3d_ros.nodes.worker import Capture, LiveRun, total
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import header
 from recon3d_ros.ros.messages import Status, TFMessage
@@ -90,7 +90,7 @@ class ReconstructorNode(Node):
         if self.run is None:
             return None
         source = f"ROS topic {self.resolve_topic_name('image')}"
-        results = self.run.results(source, self._backend, self._counts + self.input.counts)
+        results = self.run.results(source, self._backend, self._drops())
         report = dataclasses.replace(results.report, published=dict(self.outputs.published))
         return dataclasses.replace(results, report=report)
 
@@ -191,16 +191,19 @@ class ReconstructorNode(Node):
         response.message = "; ".join(failures) or f"saved in {folder}"
         return response
 
+    def _drops(self) -> Counter[str]:
+        """What never came to the worker, by reason."""
+        return total(self._counts, self.input.drops, self._prior.counts if self._prior else {})
+
     def _ask(self) -> Health:
-        drops = self._counts + self.input.counts + (self._prior.counts if self._prior else Counter())
+        drops = self._drops()
         values: dict[str, object] = {"received": self.input.received, "backend": self._backend}
-        queue_max = self.run.queue.high_water if self.run is not None else 0
-        values |= {"queue_max": queue_max}
         status = Status(state=Tracking.INITIALISING.value)
         problem = (self.input.silence() or "").partition("\n")[0]
         if self.run is not None:
             state = self.run.state()
-            drops += self.run.drops
+            drops = total(drops, self.run.drops)
+            values["queue_max"] = self.run.queue.high_water
             status = Status(
                 header=header(state.stamp_ns, self.config.frames.map),
                 state=state.tracking.value,

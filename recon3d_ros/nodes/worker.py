@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,14 @@ class Capture:
     camera: Camera | None
     depth_camera: Camera | None
     arrived: float
+
+
+def total(*counts: Mapping[str, int]) -> Counter[str]:
+    """The sum of counters, while other threads go on counting; what is zero is left out."""
+    out: Counter[str] = Counter()
+    for each in counts:
+        out.update(dict(each))  # copied at once, before it changes
+    return +out
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ class LiveRun:
     @property
     def drops(self) -> Counter[str]:
         """Frames given up, by reason."""
-        return self.pipeline.metrics.drops + Counter({"worker behind": self.queue.dropped})
+        return total(self.pipeline.metrics.drops, {"worker behind": self.queue.dropped})
 
     def state(self) -> State:
         """Where the worker is; callable from any thread, it never waits."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -80,7 +80,7 @@ class SyntheticFlight:
     @cached_property
     def scene(self) -> Scene:
         """The scene flown over; built when first asked for."""
-        return SCENES[self.scene_name](self.seed)
+        return _scene(self.scene_name, self.seed)
 
     @cached_property
     def truth(self) -> Trajectory:
@@ -137,6 +137,11 @@ class SyntheticFlight:
             points = np.concatenate([xy * z, z], axis=-1)[np.isfinite(z[..., 0])]
             parts.append(transform(T, points))
         return np.concatenate(parts)
+
+
+@lru_cache(maxsize=3)
+def _scene(name: str, seed: int) -> Scene:
+    return SCENES[name](seed)
 
 
 def _known(what: str, name: str, choices: Mapping[str, object]) -> str:

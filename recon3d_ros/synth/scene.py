@@ -10,10 +10,9 @@ import numpy as np
 
 from recon3d_ros.core.geometry import Array
 from recon3d_ros.synth.bvh import Bvh, build
+from recon3d_ros.synth.materials import Colour
 from recon3d_ros.synth.queries import distances
 from recon3d_ros.synth.shapes import Model
-
-Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class Site:
 
     target: what an orbit looks at. orbit: its radius and height. survey: half length and half width of the area that a
     lawnmower pattern covers, its height and the distance of its lines. circuit: half length, half width and height of the
-    rounded rectangle that a forward flight follows. hover: the place of a hovering drone; it looks at the target.
+    rounded rectangle that a forward flight follows. hover: the place of a hovering drone; it looks at the target. sway: how
+    far a drone strays from its path.
     """
 
     target: tuple[float, float, float]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from recon3d_ros.core.camera import Camera
-from recon3d_ros.core.geometry import Array, inverse, pose, transform
+from recon3d_ros.core.geometry import Array, pose
 from recon3d_ros.core.trajectory import Trajectory
 from recon3d_ros.core.types import Pose
 
@@ -46,7 +46,7 @@ def choose_view(points: Array, trajectory: Trajectory | None, width: int, height
     away = np.cos(_ELEVATION) * side + np.sin(_ELEVATION) * up
     right = np.cross(up, side)
     R = np.stack([right, np.cross(right, away), -away], axis=1)  # columns: right, down, ahead
-    core = _core(points)
+    core = _core(points, trajectory)
     if trajectory is not None and len(trajectory):
         near = (
             np.linalg.norm(trajectory.positions - core.mean(axis=0), axis=1)
@@ -75,23 +75,38 @@ def _side(trajectory: Trajectory | None, up: Array) -> Array:
     return level / np.linalg.norm(level)
 
 
-def _core(points: Array, limit: int = 20_000) -> Array:
-    """The points without the outer twelfth along each axis, thinned out."""
+def _core(points: Array, trajectory: Trajectory | None, limit: int = 20_000) -> Array:
+    """The points that the flight was about, thinned out: those that cameras saw well, without the outer twelfth along each
+    axis."""
     points = np.asarray(points[:: 1 + len(points) // limit], dtype=np.float64)
+    if trajectory is not None and len(trajectory):
+        seen = _attention(points, trajectory)
+        points = points[seen >= 0.25 * np.percentile(seen, 95)]
     low, high = np.percentile(points, 4, axis=0), np.percentile(points, 96, axis=0)
     return points[((points >= low) & (points <= high)).all(axis=1)] if len(points) > 20 else points
 
 
+def _attention(points: Array, trajectory: Trajectory) -> Array:
+    """How well the cameras saw each point [N]: how many had it in the middle of their view, near ones counting more."""
+    total = np.zeros(len(points))
+    for T in trajectory.poses[:: 1 + len(trajectory) // 60]:
+        ray = points - T[:3, 3]
+        distance = np.linalg.norm(ray, axis=1) + 1e-9
+        total += (ray @ T[:3, 2] > 0.85 * distance) / distance
+    return total
+
+
 def _fitted(points: Array, R: Array, camera: Camera) -> Pose:
-    """The pose of orientation R from which the points just fill the image."""
-    centre = points.mean(axis=0)
-    distance = 1e-3 + 3 * float(np.linalg.norm(np.ptp(points, axis=0)))
-    for _ in range(12):
-        T = pose(R, centre - distance * R[:, 2])
-        pixels = camera.project(transform(inverse(T), points))
-        low, high = np.nanpercentile(pixels, 3, axis=0), np.nanpercentile(pixels, 97, axis=0)
-        middle = (low + high) / 2 - ((camera.width - 1) / 2, (camera.height - 1) / 2)
-        centre = centre + distance * (R[:, :2] @ (middle / camera.fx))
-        fill = float(((high - low) / (0.9 * camera.width, 0.84 * camera.height)).max())
-        distance *= min(max(fill, 0.6), 1.6)
-    return pose(R, centre - distance * R[:, 2])
+    """The pose of orientation R, as near as possible, from which the points fit into the image but for a few.
+
+    With depth z and distance d of the origin, |x - x0| <= k (z + d) holds for all points once k d is half the sum of the
+    greatest x - k z and the greatest -x - k z; half their difference is x0. A high percentile stands for the greatest.
+    """
+    origin = points.mean(axis=0)
+    local = (points - origin) @ R
+    slopes = np.array([0.45 * camera.width / camera.fx, 0.42 * camera.height / camera.fy])
+    ahead = np.percentile(local[:, :2] - slopes * local[:, 2:], 98, axis=0)
+    behind = np.percentile(-local[:, :2] - slopes * local[:, 2:], 98, axis=0)
+    distance = max(float(((ahead + behind) / (2 * slopes)).max()), 1e-3)
+    x0, y0 = (ahead - behind) / 2
+    return pose(R, origin + R @ (x0, y0, -distance))

@@ -57,6 +57,17 @@ def test_errors_equal_those_of_evo():
         assert value.rmse == pytest.approx(rpe.get_statistic(metrics.StatisticsType.rmse), rel=1e-7)
 
 
+def test_a_straight_path_is_brought_to_the_truth_by_its_orientations():
+    poses = np.array([se3_exp(np.array([0, 0, 0.3 * i, 0, 0, 0])) for i in range(20)])
+    poses[:, :2, 3] += 0.001 * np.random.default_rng(0).normal(size=(20, 2))
+    truth = Trajectory(np.arange(20, dtype=np.int64) * 10**8, poses)
+    S = similarity(0.5, se3_exp(np.array([0, 0, 0, 0.3, 0.4, 1.2]))[:3, :3], np.ones(3))
+    shaken = noisy(truth, 0.002)
+    estimate = Trajectory(truth.stamps_ns, np.array([apply_similarity(S, T) for T in shaken.poses]))
+    beside = compare(estimate, truth, "sim3").T_truth_map @ S @ np.array([5.0, 0, 3, 1])
+    assert np.allclose(beside[:3], [5, 0, 3], atol=0.05)
+
+
 def test_trajectories_of_different_clocks_are_refused_with_the_reason():
     truth = walk()
     late = Trajectory(truth.stamps_ns + 10**12, truth.poses)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mesher on a synthetic flight through a room: integration, extraction of what changed and marker bytes, each against
+the way they replace, on the same keyframes in turn.
+
+Times are those of the calling thread on a processor, so that other work on the machine counts little. One JSON line per
+part and voxel size. With Open3D installed, its VoxelBlockGrid runs beside; with ROS 2, messages are also built from
+objects. Bars: integration at most 0.6 of VoxelBlockGrid at 2 cm, changed regions at most 0.15 of its full extraction at
+the end, marker bytes at most 1/100 of message objects. `--keyframes 400` also shows whether the cost stays flat."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from recon3d_ros.core.config import MeshParams
+from recon3d_ros.core.geometry import inverse, transform
+from recon3d_ros.core.types import Frame, Keyframe, MeshBlock
+from recon3d_ros.mapping.mesher import Mesher
+from recon3d_ros.ros.marker_cdr import MarkerWriter
+from recon3d_ros.synth.flight import FlightOptions, SyntheticFlight
+from recon3d_ros.synth.sensor import Faults
+
+TRUNCATION = 4.0
+FAR = 8.0
+NOISE = 0.003
+NAIVE_TRIANGLES = 5_000
+
+T = TypeVar("T")
+
+
+class VoxelBlockGrid:
+    """The same work by Open3D, with the block size and truncation of ours."""
+
+    def __init__(self, voxel_size: float) -> None:
+        import open3d
+
+        self._o3d: Any = open3d
+        core = open3d.core
+        self._grid = open3d.t.geometry.VoxelBlockGrid(
+            ("tsdf", "weight", "color"),
+            (core.float32, core.float32, core.float32),
+            ((1), (1), (3)),
+            voxel_size,
+            8,
+            20_000,
+        )
+
+    def integrate(self, frame: Frame) -> None:
+        """One frame at its prior pose."""
+        assert frame.depth is not None and frame.prior is not None and frame.camera is not None
+        image, core = self._o3d.t.geometry.Image, self._o3d.core
+        depth = image(core.Tensor(np.nan_to_num(frame.depth)))
+        colour = image(core.Tensor(frame.image.astype(np.float32) / 255))
+        K, T_cam_map = core.Tensor(frame.camera.K), core.Tensor(inverse(frame.prior))
+        blocks = self._grid.compute_unique_block_coordinates(depth, K, T_cam_map, 1.0, FAR, TRUNCATION)
+        self._grid.integrate(blocks, depth, colour, K, T_cam_map, 1.0, FAR, TRUNCATION)
+
+    def extract(self) -> None:
+        """The whole mesh."""
+        self._grid.extract_triangle_mesh(weight_threshold=1.5)
+
+
+def frames(number: int) -> Iterator[Frame]:
+    """A flight through the room with a little depth noise."""
+    options = FlightOptions(frames=number, depth=True, prior=True, faults=Faults(depth_noise=NOISE))
+    return iter(SyntheticFlight("room", "orbit", options))
+
+
+def keyframe_of(index: int, frame: Frame) -> Keyframe:
+    """All pixels of a frame as points in the map."""
+    assert frame.depth is not None and frame.prior is not None and frame.camera is not None
+    known = np.isfinite(frame.depth)
+    rays = np.dstack([frame.camera.rays(), np.ones(known.shape)])[known]
+    points = transform(frame.prior, rays * frame.depth[known][:, None]).astype(np.float32)
+    return Keyframe(index, frame.stamp_ns, frame.prior, frame.camera, points, frame.image[known])
+
+
+def timed(times: list[float], call: Callable[[], T]) -> T:
+    """The result of a call; the milliseconds it kept this thread busy are appended."""
+    start = time.thread_time()
+    result = call()
+    times.append(1e3 * (time.thread_time() - start))
+    return result
+
+
+def measure(voxel_size: float, number: int, open3d: bool, ros: bool) -> bool:
+    """One flight at one voxel size; True if every bar that applies is met."""
+    mesher = Mesher(MeshParams(voxel_size=voxel_size, truncation=TRUNCATION, depth_memory=0))
+    grid = VoxelBlockGrid(voxel_size) if open3d else None
+    ours: dict[str, list[float]] = {"integrate": [], "extract": []}
+    theirs: dict[str, list[float]] = {"integrate": [], "extract": []}
+    triangles = []
+    blocks: list[MeshBlock] = []
+    for index, frame in enumerate(frames(number)):
+        keyframe = keyframe_of(index, frame)
+        timed(ours["integrate"], partial(mesher.integrate, keyframe))
+        blocks = timed(ours["extract"], mesher.changed)
+        triangles.append(sum(len(block.triangles) for block in blocks))
+        if grid is not None:
+            timed(theirs["integrate"], partial(grid.integrate, frame))
+    if grid is not None:
+        for _ in range(5):
+            timed(theirs["extract"], grid.extract)
+    about = {"voxel_size": voxel_size, "keyframes": number}
+    size = {
+        "blocks": mesher.blocks,
+        "bytes_per_voxel": round(1e6 * mesher.memory_mb / mesher.blocks / 512, 2),
+    }
+    changed = {"triangles": int(np.median(triangles))}
+    bars = {"integrate": 0.6, "extract": 0.15} if voxel_size == 0.02 else {}
+    met = [
+        report("integrate", about | size, ours["integrate"], theirs["integrate"], bars),
+        report("extract", about | changed, ours["extract"], theirs["extract"], bars),
+        report_markers(about, blocks, ros),
+    ]
+    return all(met)
+
+
+def report(
+    part: str, about: dict[str, Any], ours: list[float], theirs: list[float], bars: dict[str, float]
+) -> bool:
+    """Print the line of a part; True unless there is a bar and it is missed."""
+    steady = ours[5:]  # the first ones grow the map from nothing
+    line = {"bench": "mesher", "part": part, **about}
+    line["ms"] = round(float(np.median(steady)), 2)
+    line["p95_ms"] = round(float(np.percentile(steady, 95)), 2)
+    line["last_to_first"] = round(float(np.median(ours[-20:]) / np.median(ours[5:25])), 2)
+    ratio = None
+    if theirs:
+        ratio = float(np.median(steady) / np.median(theirs))
+        line |= {"voxel_block_grid_ms": round(float(np.median(theirs)), 2), "ratio": round(ratio, 3)}
+        line["bar"] = bars.get(part)
+    print(json.dumps(line), flush=True)
+    return ratio is None or ratio <= bars.get(part, ratio)
+
+
+def report_markers(about: dict[str, Any], blocks: list[MeshBlock], ros: bool) -> bool:
+    """Print the line of the markers of one set of regions; True unless the bar is missed."""
+    writer = MarkerWriter()
+    ends = np.cumsum([len(block.triangles) for block in blocks])
+    times: list[float] = []
+    for _ in range(21):
+        timed(times, partial(writer.write, blocks, 0, "map"))
+    per_10k = float(np.median(times)) * 10_000 / ends[-1]
+    line = {"bench": "mesher", "part": "markers", **about, "regions": len(blocks), "triangles": int(ends[-1])}
+    line["ms_per_10k"] = round(per_10k, 3)
+    ratio = None
+    if ros:
+        some = int(np.searchsorted(ends, NAIVE_TRIANGLES))
+        naive: list[float] = []
+        timed(naive, partial(naive_message, blocks[: some + 1]))
+        objects_10k = naive[0] * 10_000 / ends[some]
+        ratio = per_10k / objects_10k
+        line |= {"objects_ms_per_10k": round(objects_10k, 1), "ratio": round(ratio, 4), "bar": 0.01}
+    print(json.dumps(line), flush=True)
+    return ratio is None or ratio <= 0.01
+
+
+def naive_message(blocks: list[MeshBlock]) -> bytes:
+    """The message built from one object per vertex and serialised."""
+    from geometry_msgs.msg import Point
+    from rclpy.serialization import serialize_message
+    from std_msgs.msg import ColorRGBA
+    from visualization_msgs.msg import Marker, MarkerArray
+
+    message = MarkerArray()
+    for number, block in enumerate(blocks):
+        marker = Marker(ns="mesh", id=number, type=Marker.TRIANGLE_LIST)
+        for i in block.triangles.ravel():
+            x, y, z = map(float, block.vertices[i])
+            r, g, b = map(float, block.colours[i])
+            marker.points.append(Point(x=x, y=y, z=z))
+            marker.colors.append(ColorRGBA(r=r / 255, g=g / 255, b=b / 255, a=1.0))
+        message.markers.append(marker)
+    return serialize_message(message)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keyframes", type=int, default=60)
+    parser.add_argument("--voxel-sizes", type=float, nargs="+", default=[0.05, 0.02], help="metres")
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when Open3D is imported
+    Mesher.warm_up()
+    MarkerWriter.warm_up()
+    open3d, ros = (importlib.util.find_spec(module) is not None for module in ("open3d", "rclpy"))
+    met = [measure(size, arguments.keyframes, open3d, ros) for size in arguments.voxel_sizes]
+    return 0 if all(met) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
