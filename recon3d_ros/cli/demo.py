@@ -128,9 +128,8 @@ def _fly(bag: Path, folder: Path, config: Config, args: argparse.Namespace) -> d
 def _assess(folder: Path, source: Source, received: Mapping[str, int]) -> Report:
     """Compare what the nodes saved with the truth; add that, what was received, and the picture to the folder."""
     from recon3d_ros.cli.assess import assess
-    from recon3d_ros.cli.saved import load
+    from recon3d_ros.cli.saved import load, save_picture
     from recon3d_ros.runtime.results import write_text
-    from recon3d_ros.viz.preview import save_preview
 
     saved = load(folder)
     published = {topic: n for topic, n in (saved.report.published or {}).items() if topic in received}
@@ -141,9 +140,7 @@ def _assess(folder: Path, source: Source, received: Mapping[str, int]) -> Report
     report = assess(report, saved.trajectory, saved.mesh, source.truth, getattr(scene, "distance", None))
     write_text(folder / "report.json", report.to_json())
     write_text(folder / "report.md", report.to_markdown())
-    mesh = saved.mesh
-    surface = None if mesh is None else (mesh.vertices, mesh.triangles, mesh.colours)
-    save_preview(folder / "preview.png", surface, saved.cloud, saved.trajectory)
+    save_picture(saved, folder)
     return report
 
 

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+from pathlib import Path
 
 from recon3d_ros.cli.options import add_config_options, config_from
 from recon3d_ros.core.config import Config
@@ -46,10 +47,15 @@ def _add_ros_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(args: argparse.Namespace) -> int:
-    """Run a node until a signal."""
+    """Run a node until a signal; where it saved a map, add the picture of it."""
     require("rclpy", extra="ros")
     arguments = ros_arguments(args)
-    return int(importlib.import_module(f"recon3d_ros.nodes.{args.node}").main(arguments))
+    code = int(importlib.import_module(f"recon3d_ros.nodes.{args.node}").main(arguments))
+    if args.out and args.node != "mesher" and (Path(args.out) / "report.json").is_file():
+        from recon3d_ros.cli.saved import load, save_picture
+
+        save_picture(load(Path(args.out)), Path(args.out))
+    return code
 
 
 def replay(args: argparse.Namespace) -> int:

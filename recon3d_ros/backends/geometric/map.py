@@ -24,6 +24,8 @@ RECENT = 100
 _TRIANGULATED = 20
 _FIXED = 12
 _STEPS = 6
+#: Pixels by which a point may miss an observation: when it is made, and after the adjustment.
+_MAX_ERROR, _MAX_ADJUSTED_ERROR = 2.5, 2.0
 _MIN_ANGLE = np.radians(1.0)
 
 
@@ -110,7 +112,7 @@ class Map:
         keyframes = [k for k in self.keyframes[-_TRIANGULATED:] if k.baseline]
         if len(ids) and len(keyframes) > 1:
             seen = _observations(keyframes, ids)
-            self.place(ids, triangulate(_poses(keyframes), seen, self.focal, _MIN_ANGLE, 2.5 * scale))
+            self.place(ids, triangulate(_poses(keyframes), seen, self.focal, _MIN_ANGLE, _MAX_ERROR * scale))
 
     def adjust(self, window: int, scale: float) -> Ints:
         """Bundle adjustment of the last `window` keyframes and the points they see; points that do not fit are taken away.
@@ -132,7 +134,7 @@ class Map:
         for k, T_cam_map in zip(free, T, strict=False):
             k.T_cam_map = T_cam_map
         self.place(ids, X)
-        bad = ids[np.unique(seen.point()[errors > 3.0 * scale])]
+        bad = ids[np.unique(seen.point()[errors > _MAX_ADJUSTED_ERROR * scale])]
         self.place(bad, np.full((len(bad), 3), np.nan))
         return bad
 
