@@ -8,8 +8,8 @@ import logging
 
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.trajectory import Trajectory
-from recon3d_ros.core.types import MeshBlock, Scale
-from recon3d_ros.evaluation.surface import Distance, surface_error
+from recon3d_ros.core.types import Distance, MeshBlock, Scale
+from recon3d_ros.evaluation.surface import surface_error
 from recon3d_ros.evaluation.trajectory import TrajectoryError, compare
 from recon3d_ros.runtime.report import Report
 

@@ -136,8 +136,7 @@ def _assess(folder: Path, source: Source, received: Mapping[str, int]) -> Report
     report = dataclasses.replace(
         saved.report, source=source.describe(), published=published, received=dict(received)
     )
-    scene = getattr(source, "scene", None)
-    report = assess(report, saved.trajectory, saved.mesh, source.truth, getattr(scene, "distance", None))
+    report = assess(report, saved.trajectory, saved.mesh, source.truth, source.surface)
     write_text(folder / "report.json", report.to_json())
     write_text(folder / "report.md", report.to_markdown())
     save_picture(saved, folder)

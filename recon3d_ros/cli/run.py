@@ -83,8 +83,7 @@ def save_all(results: Results, source: Source, folder: Path) -> list[str]:
     from recon3d_ros.runtime.results import save
     from recon3d_ros.viz.preview import save_preview
 
-    distance = getattr(getattr(source, "scene", None), "distance", None)
-    report = assess(results.report, results.trajectory, results.mesh, source.truth, distance)
+    report = assess(results.report, results.trajectory, results.mesh, source.truth, source.surface)
     results = dataclasses.replace(results, report=report)
     failures = save(results, folder)
     mesh = results.mesh

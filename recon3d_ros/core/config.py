@@ -103,6 +103,9 @@ class MeshParams:
     depth_memory: int = param(
         256, "depth images kept to rebuild the mesh when poses are corrected; 0: none", unit="MB", low=0, high=100_000
     )
+    min_component: int = param(
+        100, "connected pieces of fewer triangles are left out of saved meshes", unit="triangles", low=0
+    )
     queue: int = param(
         4, "keyframes that may wait for the mesher; beyond it the oldest is dropped and counted", low=1
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -15,6 +15,8 @@ from recon3d_ros.core.camera import Camera
 Pose = NDArray[np.float64]
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+#: Distance [N] of points [N,3] to the surface of a known scene.
+Distance = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 class Tracking(str, Enum):

@@ -3,17 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recon3d_ros.core.geometry import Array, transform
-from recon3d_ros.core.types import MeshBlock
-
-#: Distance [N] of points [N,3] to the true surface.
-Distance = Callable[[Array], NDArray[np.float64]]
+from recon3d_ros.core.types import Distance, MeshBlock
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from recon3d_ros.core.config import MeshParams
 from recon3d_ros.core.types import Keyframe, MeshBlock, Pose
+from recon3d_ros.mapping.export import remove_small_components
 from recon3d_ros.mapping.mesher import Mesher
 from recon3d_ros.runtime.metrics import Metrics
 from recon3d_ros.runtime.queues import BoundedQueue
@@ -92,9 +93,10 @@ class MesherLoop:
         self._thread.join()
 
     def surface(self) -> MeshBlock:
-        """The whole surface, welded."""
+        """The whole surface, welded, without small loose pieces."""
         with self._lock:
-            return self.mesher.surface()
+            mesh = self.mesher.surface()
+        return remove_small_components(mesh, self._params.min_component)
 
     def _run(self) -> None:
         period = 1.0 / self._params.publish_rate
@@ -130,7 +132,7 @@ class MesherLoop:
                     self._sink(blocks)
 
     def _correct(self, always: bool) -> None:
-        """Follow corrected poses. A rebuild takes longer the longer the flight; live it gets a tenth of the time at most."""
+        """Follow corrected poses. A rebuild takes longer the longer the flight; live it gets a tenth of the time."""
         with self._corrections_lock:
             corrections, self._corrections = self._corrections, {}
         self.mesher.correct(corrections)

@@ -25,7 +25,7 @@ def wall(id_=0, distance=2.0):
 
 @pytest.fixture
 def params():
-    return MeshParams(voxel_size=0.05, min_weight=1.0, publish_rate=50.0)
+    return MeshParams(voxel_size=0.05, min_weight=1.0, min_component=10, publish_rate=50.0)
 
 
 def test_keyframes_become_a_surface_at_the_wall(params):

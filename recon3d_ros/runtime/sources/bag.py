@@ -16,7 +16,7 @@ from recon3d_ros.core.errors import FrameError, InputError
 from recon3d_ros.core.image_messages import decode_depth_message, decode_image_message
 from recon3d_ros.core.messages import camera_from_info, camera_info_topic, is_rectified, stamp_ns
 from recon3d_ros.core.trajectory import Trajectory
-from recon3d_ros.core.types import Frame
+from recon3d_ros.core.types import Distance, Frame
 from recon3d_ros.runtime.sources.bag_poses import read_camera_poses
 from recon3d_ros.runtime.sources.bag_reader import Bag, BagMessage
 from recon3d_ros.runtime.sources.bag_topics import choose_depth, choose_image, choose_odometry
@@ -35,6 +35,7 @@ class BagSource:
 
     kind = "rosbag2"
     truth: Trajectory | None = None
+    surface: Distance | None = None
 
     def __init__(
         self,

@@ -13,21 +13,22 @@ import numpy as np
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.geometry import pose, so3_exp, so3_log
 from recon3d_ros.core.trajectory import Trajectory
-from recon3d_ros.core.types import Frame, Pose
+from recon3d_ros.core.types import Distance, Frame, Pose
 
 
 class Source(Protocol):
     """Frames of a recording. Nothing is read ahead; two iterations give the same frames.
 
     kind: what it is, in words. name: of the recording. length: number of frames, None if not known before the end.
-    truth: true poses of the camera, None if not known. has_depth: whether frames may have depth. skipped: frames (and
-    depth images) passed over in the current iteration, by reason.
+    truth: true poses of the camera, surface: distance to the true surface, None if not known. has_depth: whether frames
+    may have depth. skipped: frames (and depth images) passed over in the current iteration, by reason.
     """
 
     kind: str
     name: str
     length: int | None
     truth: Trajectory | None
+    surface: Distance | None
     has_depth: bool
     skipped: Counter[str]
 

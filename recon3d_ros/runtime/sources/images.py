@@ -14,7 +14,7 @@ from recon3d_ros.core.camera_files import fit_camera, load_calibration
 from recon3d_ros.core.errors import FrameError, InputError
 from recon3d_ros.core.image import read_image
 from recon3d_ros.core.trajectory import Trajectory, to_ns
-from recon3d_ros.core.types import Frame
+from recon3d_ros.core.types import Distance, Frame
 from recon3d_ros.runtime.sources.base import camera_text, name_of
 from recon3d_ros.runtime.sources.video import SUFFIXES as VIDEO_SUFFIXES
 
@@ -29,6 +29,7 @@ class ImagesSource:
     kind = "images"
     has_depth = False
     truth: Trajectory | None = None
+    surface: Distance | None = None
 
     def __init__(self, folder: Path, camera: Camera | None = None) -> None:
         self.name = name_of(folder)

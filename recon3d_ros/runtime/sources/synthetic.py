@@ -14,7 +14,7 @@ from typing import TypeVar
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.trajectory import Trajectory
-from recon3d_ros.core.types import Frame
+from recon3d_ros.core.types import Distance, Frame
 from recon3d_ros.synth.flight import FlightOptions, SyntheticFlight, camera_of
 from recon3d_ros.synth.scene import Scene
 from recon3d_ros.synth.sensor import Faults
@@ -40,6 +40,7 @@ class SyntheticSource:
         self.flight = _parse(name.removeprefix(PREFIX), camera, prior)
         self.length: int | None = len(self.flight)
         self.truth: Trajectory | None = self.flight.truth
+        self.surface: Distance | None = self.flight.scene.distance
         self.has_depth: bool = self.flight.options.depth
         # Frames that the flight drops never arrive, so none is ever passed over.
         self.skipped: Counter[str] = Counter()

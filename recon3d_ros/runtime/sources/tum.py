@@ -14,7 +14,7 @@ from recon3d_ros.core.camera_files import Calibration, fit_camera, load_calibrat
 from recon3d_ros.core.errors import FrameError, InputError
 from recon3d_ros.core.image import read_depth, read_image
 from recon3d_ros.core.trajectory import Trajectory, read_tum, to_ns
-from recon3d_ros.core.types import Floats, Frame
+from recon3d_ros.core.types import Distance, Floats, Frame
 from recon3d_ros.runtime.sources.base import camera_text, name_of, pose_at
 from recon3d_ros.runtime.sources.images import first_size
 from recon3d_ros.runtime.sync import Pair, Synchroniser
@@ -49,6 +49,7 @@ class TumSource:
         camera = camera or self.calibration.camera
         self.camera = fit_camera(camera, self.width, self.height) if camera else None
         self.truth = _truth(folder)
+        self.surface: Distance | None = None
         self._prior = prior
         if prior and self.truth is None:
             raise InputError(

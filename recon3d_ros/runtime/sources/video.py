@@ -14,7 +14,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.camera_files import fit_camera
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.trajectory import Trajectory
-from recon3d_ros.core.types import Frame
+from recon3d_ros.core.types import Distance, Frame
 from recon3d_ros.runtime.sources.base import camera_text, name_of
 
 #: Streams without a container: they have no number of frames, and the frame rate is the decoder's guess.
@@ -29,6 +29,7 @@ class VideoSource:
     kind = "video"
     has_depth = False
     truth: Trajectory | None = None
+    surface: Distance | None = None
 
     def __init__(self, path: Path, camera: Camera | None = None) -> None:
         self.path = path
