@@ -34,7 +34,9 @@ def points():
 
 @pytest.fixture(scope="module")
 def cameras():
-    return np.array([inverse(se3_exp(np.array([0.3 * i, 0.05 * i, 0.1 * i, 0.01 * i, -0.02 * i, 0]))) for i in range(6)])
+    return np.array(
+        [inverse(se3_exp(np.array([0.3 * i, 0.05 * i, 0.1 * i, 0.01 * i, -0.02 * i, 0]))) for i in range(6)]
+    )
 
 
 def test_bundle_adjustment_finds_the_truth_from_a_disturbed_start(points, cameras):
@@ -112,7 +114,9 @@ def test_the_rotation_between_two_views_ignores_moving_things(points):
 
 
 def test_two_views_start_a_map_with_median_depth_one(points, cameras):
-    two = two_views(seen_from(cameras[0], points, 0.2, 1), seen_from(cameras[4], points, 0.2, 2), Lens(CAMERA, FOCAL))
+    two = two_views(
+        seen_from(cameras[0], points, 0.2, 1), seen_from(cameras[4], points, 0.2, 2), Lens(CAMERA, FOCAL)
+    )
     known = np.isfinite(two.points[:, 0])
     T = cameras[4] @ inverse(cameras[0])
     assert known.mean() > 0.95
@@ -152,7 +156,11 @@ def test_unrelated_pixels_do_not_start_a_map():
     ],
 )
 def test_the_lens_takes_distortion_out_to_a_few_hundredths_of_a_pixel(camera):
-    px = np.random.default_rng(7).uniform(0, [camera.width - 1, camera.height - 1], (500, 2)).astype(np.float32)
+    px = (
+        np.random.default_rng(7)
+        .uniform(0, [camera.width - 1, camera.height - 1], (500, 2))
+        .astype(np.float32)
+    )
     exact = camera.unproject(px) * FOCAL
     near = np.linalg.norm(exact, axis=1) < FOCAL
     assert Lens(camera, FOCAL).centred(px)[near] == pytest.approx(exact[near], abs=0.03)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import numpy as np
 
 from recon3d_ros.backends.base import Capabilities
 from recon3d_ros.backends.geometric.session import Session
 from recon3d_ros.backends.geometric.stages import Stages
+from recon3d_ros.backends.geometric.warm_up import warm_up
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import FrameError
@@ -34,6 +36,7 @@ class GeometricReconstructor:
         self._size: tuple[int, ...] = ()
         self._index = 0
         self._warned: set[str] = set()
+        threading.Thread(target=warm_up, name="warm-up").start()
 
     def step(self, frame: Frame) -> list[Update]:
         """Take one frame. Raises FrameError for an image of another size or type."""

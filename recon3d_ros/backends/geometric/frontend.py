@@ -14,7 +14,7 @@ from recon3d_ros.backends.geometric.map import RECENT, Keyframe, Map, View
 from recon3d_ros.backends.geometric.stages import Stages
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.core.geometry import inverse, orthonormalised, rotation_angle
-from recon3d_ros.core.types import Pose, Tracking
+from recon3d_ros.core.types import Pose
 from recon3d_ros.keyframing.gate import KeyframeGate
 
 #: Share of tracks that must survive a frame, and for how many frames matching replaces tracking after one where fewer did.
@@ -51,11 +51,6 @@ class FrontEnd:
         self._matching = 0
         self._turn = 0
 
-    def begin(self, before: Pose, last: Pose) -> None:
-        """Start from the last two known poses, T_cam_map."""
-        self._velocity = last @ inverse(before)
-        self._last = last
-
     def place(self, view: View) -> Placed | None:
         """Where the view is, or None: the camera is then lost."""
         with self.stages("track"):
@@ -80,7 +75,7 @@ class FrontEnd:
             self.candidate = placed
             return []
         self.lost = False
-        self.begin(located.T_cam_map, located.T_cam_map)
+        self._velocity = np.eye(4)
         return [Placed(before.view, before.located, ""), placed]
 
     def anchor(self, keyframe: Keyframe) -> None:
@@ -154,5 +149,4 @@ class FrontEnd:
         points = self.map.points(b.ids)
         points = points[found(points)]
         depth = np.median(points @ b.T_cam_map[2, :3] + b.T_cam_map[2, 3]) if len(points) else 1.0
-        near = np.linalg.norm(T[:3, 3]) < _MAX_MOVE * depth
-        return bool(near) and rotation_angle(T[:3, :3]) < _MAX_TURN and b.tracking is Tracking.TRACKING
+        return bool(np.linalg.norm(T[:3, 3]) < _MAX_MOVE * depth) and rotation_angle(T[:3, :3]) < _MAX_TURN

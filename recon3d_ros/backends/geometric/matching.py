@@ -20,6 +20,8 @@ Ints = NDArray[np.int64]
 
 KEYPOINTS = 1500
 _RATIO = 0.8
+#: Pairs that must obey one epipolar geometry; any two images have a few that do by chance.
+_MIN_PAIRS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +51,10 @@ def detect(grey: Image, lens: Lens) -> Features:
 def match(a: Features, b: Features, lens: Lens) -> Ints:
     """Pairs int64 [M,2] of keypoints of a and b that look alike and obey one epipolar geometry."""
     pairs = _alike(a.descriptors, b.descriptors)
-    if len(pairs) < 8:
+    if len(pairs) < _MIN_PAIRS:
         return pairs[:0]
-    return pairs[epipolar_inliers(a.uv[pairs[:, 0]], b.uv[pairs[:, 1]], lens)]
+    pairs = pairs[epipolar_inliers(a.uv[pairs[:, 0]], b.uv[pairs[:, 1]], lens)]
+    return pairs if len(pairs) >= _MIN_PAIRS else pairs[:0]
 
 
 def epipolar_inliers(uv_a: Array, uv_b: Array, lens: Lens) -> NDArray[np.bool_]:
