@@ -96,8 +96,8 @@ class MeshParams:
     )
     voxel_share: float = param(0.008, "that share", unit="median depth", low=0.0005, high=0.1)
     truncation: float = param(4.0, "truncation distance", unit="voxels", low=1.5, high=32.0)
-    max_depth: float = param(2.5, "depth beyond which nothing is integrated", unit="median depth", low=1.0)
-    min_weight: float = param(1.5, "observations a voxel needs before it is meshed", low=0.0, high=100.0)
+    max_depth: float = param(3.0, "depth beyond which nothing is integrated", unit="median depth", low=1.0)
+    min_weight: float = param(1.0, "observations a voxel needs before it is meshed", low=0.0, high=100.0)
     carve: bool = param(True, "empty the space in front of a measured depth")
     max_blocks: int = param(60_000, "blocks of 8x8x8 voxels held at most (3.6 kB each)", low=64)
     depth_memory: int = param(

@@ -42,7 +42,7 @@ class TrajectoryError:
 
     pairs: poses compared. alignment: `sim3` or `se3`. scale: estimate to truth. path: length of the true path over the
     pairs, metres. ate: metres. rpe_translation: metres, rpe_rotation: degrees, between neighbouring pairs.
-    T_truth_map: the similarity [4,4] that maps the estimate's map onto the truth: that of the ATE, save for a straight path:
+    T_truth_map: the similarity [4,4] that maps the estimate's map onto the truth: that of the ATE, but for a straight path:
     its centres leave the roll about it open, which its orientations then give.
     """
 

@@ -30,5 +30,5 @@ def test_a_file_that_is_cut_short_or_another_is_refused(tmp_path, damage):
     path = tmp_path / "mesh.ply"
     write_ply_mesh(path, POINTS, TRIANGLES, COLOURS)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match="PLY|cut short"):
+    with pytest.raises(InputError, match=r"PLY|cut short"):
         read_ply(path)

@@ -35,7 +35,7 @@ class GeometricReconstructor:
         self._session: Session | None = None
         self._size: tuple[int, ...] = ()
         self._index = 0
-        self._warned: set[str] = set()
+        self._warned = False
         threading.Thread(target=warm_up, name="warm-up").start()
 
     def step(self, frame: Frame) -> list[Update]:
@@ -87,17 +87,12 @@ class GeometricReconstructor:
 
     def _camera(self, frame: Frame) -> Camera:
         height, width = frame.image.shape[:2]
-        if frame.prior is not None and self.config.prior:
-            self._warn("poses given with the images are not used by this backend yet")
+        if frame.prior is not None and self.config.prior and not self._warned:
+            log.warning("poses given with the images are not used by this backend yet")
+            self._warned = True
         if frame.camera is None:
-            self._warn("the camera is not calibrated: a focal length of 0.9 of the image width is assumed")
-            return Camera.guess(width, height)
+            raise FrameError("no camera", "the frame has no camera")
         if frame.camera.size != (width, height):
             size = f"{frame.camera.width}x{frame.camera.height}"
             raise FrameError("camera size", f"the camera is for {size}, the image is {width}x{height}")
         return frame.camera
-
-    def _warn(self, text: str) -> None:
-        if text not in self._warned:
-            log.warning("%s", text)
-            self._warned.add(text)
