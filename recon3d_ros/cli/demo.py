@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recon3d_ros.cli.nodes import config_arguments
+from recon3d_ros.cli.nodes import config_arguments, save_picture
 from recon3d_ros.cli.options import add_config_options, config_from
 from recon3d_ros.core.errors import InputError, require
 from recon3d_ros.core.params import build, flatten
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Longest time that the nodes may need to start (kernels are compiled before) and to work off what waits, seconds.
-_START, _FINISH = 120.0, 180.0
+#: Longest time that the nodes may need to start (at the first time they compile) and to work off what waits, seconds.
+_START, _FINISH = 300.0, 180.0
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--size", metavar="WxH", default="640x480", help="of the images (default: 640x480)")
     parser.add_argument(
-        "--rate", type=float, default=0.7, metavar="X", help="speed of the replay (default: 0.7)"
+        "--rate", type=float, default=1.0, metavar="X", help="speed of the replay (default: 1)"
     )
     parser.add_argument("--keep-bag", metavar="DIR", help="keep the recording in this new folder")
     add_config_options(parser)
@@ -67,7 +67,6 @@ def command(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="recon3d_") as scratch:
         bag = Path(args.keep_bag or f"{scratch}/flight")
         _record(source, bag, args.quiet)
-        _compile(config)
         received = _fly(bag, folder, config, args)
     report = _assess(folder, source, received)
     print(report.to_markdown())
@@ -86,19 +85,6 @@ def _record(source: Source, bag: Path, quiet: bool) -> None:
         write_bag(bag, source, on_frame=bar.update)
 
 
-def _compile(config: Config) -> None:
-    """Compile all kernels, or find them compiled: the nodes then start at once and drop nothing."""
-    from recon3d_ros.runtime.runner import OfflineRun
-    from recon3d_ros.runtime.sources import open_source
-
-    log.info("compiling kernels: at the first start this takes a minute")
-    run = OfflineRun(open_source("synthetic:building/orbit?frames=24&size=320x240"), config)
-    try:
-        run.run()
-    finally:
-        run.close()
-
-
 def _fly(bag: Path, folder: Path, config: Config, args: argparse.Namespace) -> dict[str, int]:
     """Play the bag through nodes that save in `folder`; returns the messages that the observer received, by topic."""
     from recon3d_ros.cli.processes import Processes
@@ -108,14 +94,15 @@ def _fly(bag: Path, folder: Path, config: Config, args: argparse.Namespace) -> d
     counts = folder / "received.json"
     topics = ["-r", f"image:={IMAGE_TOPIC}", "-r", f"camera_info:={CAMERA_INFO_TOPIC}"]
     parameters = config_arguments(dataclasses.replace(config, output=str(folder)))
+    log.info("starting the nodes; at the very first time they compile their kernels, which takes a minute")
     with Processes(folder / "log.txt") as processes:
         slam = processes.start("slam", "--ros-args", *parameters, *topics)
         observer = processes.start("observer", str(counts))
         observer.wait_for(OBSERVER_READY, _START)
         log.info("nodes are up, and say more in %s", folder / "log.txt")
-        quiet = ["--quiet"] if args.quiet else []
-        replay = processes.start("replay", str(bag), "--rate", str(args.rate), *quiet, shown=True)
-        replay.wait(_START + 2 * args.frames / args.rate)
+        flags = ["--rate", str(args.rate), "--wait", str(_START), *(["--quiet"] if args.quiet else [])]
+        replay = processes.start("replay", str(bag), *flags, shown=True)
+        replay.wait(2 * _START + 2 * args.frames / args.rate)
         log.info("the flight is over; working off what waits")
         slam.stop(_FINISH)
         observer.stop(_FINISH)
@@ -128,8 +115,8 @@ def _fly(bag: Path, folder: Path, config: Config, args: argparse.Namespace) -> d
 def _assess(folder: Path, source: Source, received: Mapping[str, int]) -> Report:
     """Compare what the nodes saved with the truth; add that, what was received, and the picture to the folder."""
     from recon3d_ros.cli.assess import assess
-    from recon3d_ros.cli.saved import load, save_picture
     from recon3d_ros.runtime.results import write_text
+    from recon3d_ros.runtime.saved import load
 
     saved = load(folder)
     published = {topic: n for topic, n in (saved.report.published or {}).items() if topic in received}
@@ -139,7 +126,7 @@ def _assess(folder: Path, source: Source, received: Mapping[str, int]) -> Report
     report = assess(report, saved.trajectory, saved.mesh, source.truth, source.surface)
     write_text(folder / "report.json", report.to_json())
     write_text(folder / "report.md", report.to_markdown())
-    save_picture(saved, folder)
+    save_picture(folder)
     return report
 
 

@@ -52,9 +52,7 @@ def command(args: argparse.Namespace) -> int:
     arguments = ros_arguments(args)
     code = int(importlib.import_module(f"recon3d_ros.nodes.{args.node}").main(arguments))
     if args.out and args.node != "mesher" and (Path(args.out) / "report.json").is_file():
-        from recon3d_ros.cli.saved import load, save_picture
-
-        save_picture(load(Path(args.out)), Path(args.out))
+        save_picture(Path(args.out))
     return code
 
 
@@ -64,6 +62,17 @@ def replay(args: argparse.Namespace) -> int:
     from recon3d_ros.nodes.replay import play
 
     return play(args, ["--ros-args", *args.ros_args])
+
+
+def save_picture(folder: Path) -> None:
+    """Add preview.png to an output folder that a node saved. Raises OSError where it cannot be written."""
+    from recon3d_ros.runtime.saved import load
+    from recon3d_ros.viz.preview import save_preview
+
+    saved = load(folder)
+    mesh = saved.mesh
+    surface = None if mesh is None else (mesh.vertices, mesh.triangles, mesh.colours)
+    save_preview(folder / "preview.png", surface, saved.cloud, saved.trajectory)
 
 
 def ros_arguments(args: argparse.Namespace) -> list[str]:

@@ -15,7 +15,8 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import InputParams
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.messages import camera_from_info, camera_info_topic, is_rectified, stamp_ns
-from recon3d_ros.nodes.worker import Capture, total
+from recon3d_ros.nodes.capture import Capture
+from recon3d_ros.nodes.worker import total
 from recon3d_ros.ros.graph import Offer, describe_topic, find_images, publishers
 from recon3d_ros.ros.qos import input_profile
 from recon3d_ros.runtime.sync import Pair, Synchroniser

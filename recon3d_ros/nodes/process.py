@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import queue
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -65,7 +64,7 @@ def run(make: Callable[[Stop], Session], arguments: Sequence[str] | None = None)
             signal_handler_options=SignalHandlerOptions.NO,
         )
     except Exception as error:  # rclpy raises several types, all of them about the arguments
-        print(f"recon3d: ROS arguments: {' '.join(str(error).split())}", file=sys.stderr)
+        get_logger("recon3d").error(f"ROS arguments: {' '.join(str(error).split())}")
         return 2
     try:
         return _live(make, stop)

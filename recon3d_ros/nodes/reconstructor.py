@@ -20,13 +20,14 @@ from recon3d_ros.backends import registry
 from recon3d_ros.backends.base import Reconstructor
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import ReconError
-from recon3d_ros.core.types import Frame, Pose, Tracking
+from recon3d_ros.core.types import Frame, Tracking
 from recon3d_ros.nodes import process
+from recon3d_ros.nodes.capture import Capture, no_prior
 from recon3d_ros.nodes.health import Health, HealthPublisher
 from recon3d_ros.nodes.inputs import CameraInput
 from recon3d_ros.nodes.outputs import Consumer, StepPublisher
 from recon3d_ros.nodes.prior import OdometryPrior
-from recon3d_ros.nodes.worker import Capture, LiveRun, total
+from recon3d_ros.nodes.worker import LiveRun, total
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import header
 from recon3d_ros.ros.messages import Status, TFMessage
@@ -34,6 +35,7 @@ from recon3d_ros.ros.parameters import declare
 from recon3d_ros.ros.tf import StaticTransforms
 from recon3d_ros.runtime.pipeline import Pipeline, Step
 from recon3d_ros.runtime.results import Results, prepare_folder, save
+from recon3d_ros.runtime.warm_up import warm_up
 from recon3d_ros.store.heap import HeapArena
 from recon3d_ros.store.keyframe_store import KeyframeStore
 from recon3d_ros.store.shared import SharedArena
@@ -100,6 +102,8 @@ class ReconstructorNode(Node):
         super().destroy_node()
 
     def _start(self) -> LiveRun:
+        if self._create is registry.create:
+            warm_up(self._backend, self.config)
         store_params = self.config.store
         arena = HeapArena() if self._consumer else SharedArena(store_params.slots, store_params.lease_timeout)
         store = KeyframeStore(arena, store_params, self.config.cloud)
@@ -108,7 +112,7 @@ class ReconstructorNode(Node):
         def publish(step: Step, frame: Frame | None) -> None:
             self.outputs.publish(step, frame, store)
 
-        prior_at = self._prior.at if self._prior else _no_prior
+        prior_at = self._prior.at if self._prior else no_prior
         run = LiveRun(self.config, pipeline, publish, self.outputs.reset, prior_at)
         self._cleanup.callback(run.close)
         return run
@@ -219,10 +223,6 @@ class ReconstructorNode(Node):
             )
             problem = problem or ("tracking is lost" if state.tracking is Tracking.LOST else "")
         return Health("reconstruction", status, drops, problem, {"tracking": status.state, **values})
-
-
-def _no_prior(stamp_ns: int, frame_id: str) -> Pose | None:
-    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

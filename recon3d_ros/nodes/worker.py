@@ -10,14 +10,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from recon3d_ros.core.camera import Camera
-from recon3d_ros.core.camera_files import fit_camera
 from recon3d_ros.core.config import Config
-from recon3d_ros.core.errors import FrameError, InputError
-from recon3d_ros.core.image_messages import decode_depth_message, decode_image_message
-from recon3d_ros.core.types import Floats, Frame, Pose, Tracking
+from recon3d_ros.core.errors import FrameError
+from recon3d_ros.core.types import Frame, Tracking
+from recon3d_ros.nodes.capture import Capture, Decoder, PriorAt, no_prior
 from recon3d_ros.runtime.metrics import HISTORY, Percentiles, peak_rss_mb
 from recon3d_ros.runtime.pipeline import Pipeline, Step
 from recon3d_ros.runtime.queues import BoundedQueue
@@ -27,22 +24,6 @@ log = logging.getLogger(__name__)
 
 #: Frames over which the rate is taken.
 _RECENT = 50
-
-
-@dataclass(frozen=True, eq=False)
-class Capture:
-    """What belongs to one image, as it came: messages are decoded in the worker, beside the callbacks.
-
-    camera: of the calibration, None for an uncalibrated one. depth_camera: None if depth is registered to the image.
-    arrived: `time.perf_counter` when it was complete.
-    """
-
-    stamp_ns: int
-    image: Any
-    depth: Any | None
-    camera: Camera | None
-    depth_camera: Camera | None
-    arrived: float
 
 
 def total(*counts: Mapping[str, int]) -> Counter[str]:
@@ -83,7 +64,7 @@ class LiveRun:
         pipeline: Pipeline,
         on_step: Callable[[Step, Frame | None], None],
         on_reset: Callable[[], None] = lambda: None,
-        prior_at: Callable[[int, str], Pose | None] = lambda stamp_ns, frame_id: None,
+        prior_at: PriorAt = no_prior,
     ) -> None:
         self.pipeline = pipeline
         self.latency_ms: deque[float] = deque(maxlen=HISTORY)
@@ -91,9 +72,8 @@ class LiveRun:
         self._config = config
         self._on_step = on_step
         self._on_reset = on_reset
-        self._prior_at = prior_at
         self._lock = threading.Lock()
-        self._cameras: dict[Camera, Camera] = {}
+        self._decoder = Decoder(prior_at, pipeline.metrics.drops)
         self._done: deque[float] = deque(maxlen=_RECENT)
         self._stamp_ns = self._tracked = self._points = 0
         self._reason = ""
@@ -183,7 +163,7 @@ class LiveRun:
         metrics.add("wait", (time.perf_counter() - capture.arrived) * 1e3)
         try:
             with metrics.stage("decode"):
-                frame = self._frame(capture)
+                frame = self._decoder.frame(capture)
         except FrameError as error:
             metrics.drops[error.reason] += 1
             log.debug("frame %d skipped: %s", capture.stamp_ns, error)
@@ -196,50 +176,6 @@ class LiveRun:
         self.latency_ms.append((now - capture.arrived) * 1e3)
         self._done.append(now)
         self._stamp_ns = capture.stamp_ns
-
-    def _frame(self, capture: Capture) -> Frame:
-        image = decode_image_message(capture.image)
-        frame_id = capture.image.header.frame_id or "camera"
-        camera = self._fitted(capture.camera, image.shape)
-        depth = self._depth(capture)
-        return Frame(
-            stamp_ns=capture.stamp_ns,
-            image=image,
-            camera=camera,
-            depth=depth,
-            depth_camera=None if depth is None else self._own(capture.depth_camera, depth.shape, camera),
-            prior=self._prior_at(capture.stamp_ns, frame_id),
-            frame_id=frame_id,
-        )
-
-    def _depth(self, capture: Capture) -> Floats | None:
-        """A damaged depth image costs itself, not the image."""
-        if capture.depth is None:
-            return None
-        try:
-            return decode_depth_message(capture.depth)
-        except FrameError as error:
-            self.pipeline.metrics.drops[error.reason] += 1
-            return None
-
-    def _fitted(self, camera: Camera | None, shape: tuple[int, ...]) -> Camera | None:
-        """The camera for the size of the first image that came with it; images of another size are for the backend to
-        refuse."""
-        if camera is not None and camera not in self._cameras:
-            try:
-                self._cameras[camera] = fit_camera(camera, shape[1], shape[0])
-            except InputError as error:
-                raise FrameError("image size", str(error)) from error
-        return None if camera is None else self._cameras[camera]
-
-    def _own(
-        self, depth_camera: Camera | None, shape: tuple[int, ...], camera: Camera | None
-    ) -> Camera | None:
-        """The camera of the depth image, None where it is that of the image."""
-        fitted = self._fitted(depth_camera, shape)
-        if fitted is None or camera is None:
-            return fitted
-        return None if fitted == camera.resized(fitted.width, fitted.height) else fitted
 
     def _pass_on(self, step: Step, frame: Frame | None) -> None:
         update = step.update

@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -18,7 +17,7 @@ pytest.importorskip("recon3d_ros.msg")
 from recon3d_ros.cli.main import main, parser
 from recon3d_ros.cli.nodes import ros_arguments
 from recon3d_ros.cli.processes import Processes
-from recon3d_ros.core.errors import InputError, ReconError
+from recon3d_ros.core.errors import ReconError
 
 SMALL = ["--frames", "40", "--size", "320x240", "--quiet"]
 
@@ -115,26 +114,3 @@ def test_a_wrong_flag_is_refused_before_anything_starts(capsys):
     assert main(["slam", "--set", "mesh.voxelsize=1"]) == 2
     assert "did you mean 'mesh.voxel_size'?" in capsys.readouterr().err
     assert main(["demo", "--size", "10x10"]) == 2
-
-
-def test_an_output_folder_is_read_back_as_it_was_saved(tmp_path):
-    from recon3d_ros.cli.saved import load
-    from recon3d_ros.core.config import Config
-    from recon3d_ros.runtime.results import save
-    from recon3d_ros.runtime.runner import OfflineRun
-    from recon3d_ros.runtime.sources import open_source
-
-    run = OfflineRun(open_source("synthetic:room/forward?frames=4&size=160x120&depth=1"), Config())
-    run.run()
-    results = run.results()
-    run.close()
-    assert not save(results, tmp_path)
-    saved = load(tmp_path)
-    assert saved.report == results.report
-    assert np.allclose(saved.trajectory.poses, results.trajectory.poses, atol=1e-9)
-    assert (saved.cloud[0] == results.cloud_points).all() and (
-        saved.mesh.triangles == results.mesh.triangles
-    ).all()
-    (tmp_path / "report.json").write_text("{}")
-    with pytest.raises((ReconError, InputError), match="damaged"):
-        load(tmp_path)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reconstructor and mesher in one process, and as programs: live equals offline, nothing is copied, nothing is left."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,6 @@ import pytest
 from visualization_msgs.msg import MarkerArray
 
 from recon3d_ros.core.config import Config
-from recon3d_ros.core.params import build
 from recon3d_ros.core.trajectory import read_tum
 from recon3d_ros.nodes.mesher import MesherNode
 from recon3d_ros.nodes.reconstructor import ReconstructorNode
@@ -58,6 +58,14 @@ def bag(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def orbit(tmp_path):
+    """A flight without depth, long enough for the geometric backend to find its start."""
+    options = FlightOptions(frames=40, camera=camera_of(320, 240, 70.0))
+    write_bag(tmp_path / "orbit", SyntheticFlight("building", "orbit", options))
+    return tmp_path / "orbit"
+
+
 def segments(pid):
     """Files in shared memory that a process made."""
     return {name for name in os.listdir(SHM) if name.startswith(f"recon3d_{pid}_")}
@@ -88,9 +96,10 @@ def test_the_mesher_reads_the_memory_that_the_reconstructor_wrote(graph):
     assert not segments(os.getpid())
 
 
-def test_live_and_offline_give_the_same_trajectory_and_keyframes(bag, programs, tmp_path):
-    config = build(Config, {"input.queue": 100})
-    run = OfflineRun(open_source(bag), config)
+@pytest.mark.parametrize("backend", ["rgbd", pytest.param("geometric", marks=pytest.mark.slow)])
+def test_live_and_offline_give_the_same_trajectory_and_keyframes(backend, request, programs, tmp_path):
+    path = request.getfixturevalue("bag" if backend == "rgbd" else "orbit")
+    run = OfflineRun(open_source(path), Config())
     run.run()
     offline = run.results()
     run.close()
@@ -98,15 +107,16 @@ def test_live_and_offline_give_the_same_trajectory_and_keyframes(bag, programs, 
         "slam", "--ros-args", "-p", f"output:={tmp_path}", "-p", "input.queue:=100",
         "-r", "image:=/camera/image_raw", "-r", "depth:=/camera/depth/image_raw",
     )  # fmt: skip
-    player = programs("replay", str(bag), "--rate", "0.7", "--quiet")
+    player = programs("replay", str(path), "--rate", "0.7", "--quiet")
     assert player.wait(60) == 0
     slam.send_signal(signal.SIGINT)
     assert slam.wait(30) == 0, slam.stderr.read()
     live = read_tum(tmp_path / "trajectory.txt")
-    assert len(live) == len(offline.trajectory) == 24
+    assert len(live) == len(offline.trajectory) == run.source.length
     assert np.abs(live.poses - offline.trajectory.poses).max() < 1e-6
     lines = (tmp_path / "keyframes.csv").read_text().splitlines()[1:]
     assert [int(line.split(",")[0]) for line in lines] == [k.id for k in offline.keyframes]
+    assert json.loads((tmp_path / "report.json").read_text())["backend"] == backend
     assert (tmp_path / "mesh.ply").stat().st_size > 10_000
     assert not segments(slam.pid)
 

@@ -11,7 +11,7 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
-from recon3d_ros.ros.graph import camera_topics, describe_topic, find_images, publishers  # noqa: E402
+from recon3d_ros.ros.graph import camera_topics, describe_graph, describe_topic, find_images, publishers  # noqa: E402
 from recon3d_ros.ros.qos import input_profile  # noqa: E402
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
@@ -71,3 +71,10 @@ def test_a_topic_is_described_by_name_publishers_and_qos(node):
     assert describe_topic(node, "image")[1] == (
         "/cam/image_raw/compressed: /tested (sensor_msgs/msg/CompressedImage, best effort, volatile)"
     )
+
+
+def test_the_graph_is_described_from_outside(node):
+    assert list(describe_graph(wait=0.3)) == ["no camera topic in the ROS graph"]
+    node.create_publisher(Image, "image", 5)
+    said = list(describe_graph(wait=0.5))
+    assert said == ["/cam/image_raw: /tested (sensor_msgs/msg/Image, reliable, volatile)"]

@@ -38,15 +38,6 @@ def load(folder: Path) -> Saved:
     )
 
 
-def save_picture(saved: Saved, folder: Path) -> None:
-    """Write preview.png. Raises OSError where it cannot be written."""
-    from recon3d_ros.viz.preview import save_preview
-
-    mesh = saved.mesh
-    surface = None if mesh is None else (mesh.vertices, mesh.triangles, mesh.colours)
-    save_preview(folder / "preview.png", surface, saved.cloud, saved.trajectory)
-
-
 def _report(path: Path) -> Report:
     try:
         values = json.loads(path.read_text())
