@@ -101,7 +101,11 @@ class MeshParams:
     carve: bool = param(True, "empty the space in front of a measured depth")
     max_blocks: int = param(60_000, "blocks of 8x8x8 voxels held at most (3.6 kB each)", low=64)
     depth_memory: int = param(
-        256, "depth images kept to rebuild the mesh when poses are corrected; 0: none", unit="MB", low=0, high=100_000
+        256,
+        "depth images kept to rebuild the mesh when poses are corrected; 0: none",
+        unit="MB",
+        low=0,
+        high=100_000,
     )
     min_component: int = param(
         100, "connected pieces of fewer triangles are left out of saved meshes", unit="triangles", low=0

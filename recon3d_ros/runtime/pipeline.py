@@ -145,7 +145,9 @@ class Pipeline:
                 return None
         self.keyframes[update.index].points = len(keyframe.points)
         if not self.cloud.voxel_size:
-            self.cloud.voxel_size = self.config.mesh.voxel_size or self.config.mesh.voxel_share * median_depth(keyframe)
+            self.cloud.voxel_size = (
+                self.config.mesh.voxel_size or self.config.mesh.voxel_share * median_depth(keyframe)
+            )
         with self.metrics.stage("cloud"):
             self.cloud.add(keyframe)
         return keyframe
