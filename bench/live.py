@@ -32,6 +32,8 @@ from recon3d_ros.ros.convert import byte_array, header
 from recon3d_ros.ros.environment import check_environment
 from recon3d_ros.synth.flight import FlightOptions, SyntheticFlight
 
+CORES = os.cpu_count() or 1
+
 
 class Camera15Hz(Node):
     """Publishes a flight with the stamps of now, and notes when poses and diagnostics come back."""
@@ -84,6 +86,12 @@ def info_message(camera: Camera, stamp: int) -> CameraInfo:
     return message
 
 
+def machine_busy() -> float:
+    """CPU seconds that all processes of this machine have used."""
+    ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_until(condition: object, seconds: float, what: str) -> None:
     """Poll a function; TimeoutError with `what` when it stays false."""
     assert callable(condition)
@@ -105,7 +113,9 @@ def run(frames: list[Frame], rate: float, seconds: float, folder: Path) -> dict[
         wait_until(
             camera.images.get_subscription_count, 120, f"slam does not subscribe: {folder / 'log.txt'}"
         )
+        busy, own = machine_busy(), slam.cpu_seconds() + time.process_time()
         camera.fly(rate, seconds)
+        busy, own = machine_busy() - busy, slam.cpu_seconds() + time.process_time() - own
         wait_until(lambda: camera.queues[-1:] == [0], 60, "the queue does not drain")
         slam.stop(120)
     executor.shutdown()
@@ -114,7 +124,7 @@ def run(frames: list[Frame], rate: float, seconds: float, folder: Path) -> dict[
     half = len(camera.queues) // 2
     return {
         "bench": "live",
-        "cores": os.cpu_count(),
+        "cores": CORES,
         "size": "{}x{}".format(*frames[0].camera.size),  # type: ignore[union-attr]
         "hz": rate,
         "images": len(camera.sent),
@@ -128,7 +138,10 @@ def run(frames: list[Frame], rate: float, seconds: float, folder: Path) -> dict[
         "keyframes": report["keyframes"],
         "triangles": report["triangles"],
         "peak_rss_mb": report["peak_rss_mb"],
-        "load": round(os.getloadavg()[0], 1),
+        "cpu_share": {
+            "this": round(own / seconds / CORES, 2),
+            "others": round((busy - own) / seconds / CORES, 2),
+        },
     }
 
 

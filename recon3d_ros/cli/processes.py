@@ -30,6 +30,11 @@ class Program:
         """True until it has ended."""
         return self._process.poll() is None
 
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def wait_for(self, text: str, seconds: float) -> None:
         """Wait until the log holds `text`. Raises ReconError when the program ends before, or takes longer."""
         end = time.monotonic() + seconds
