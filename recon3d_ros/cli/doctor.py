@@ -99,18 +99,15 @@ def _environment() -> None:
 
 
 def _compile() -> None:
+    from recon3d_ros.backends import registry
     from recon3d_ros.core.config import Config
-    from recon3d_ros.runtime.runner import OfflineRun
-    from recon3d_ros.runtime.sources import open_source
+    from recon3d_ros.mapping.mesher import Mesher
+    from recon3d_ros.runtime.warm_up import warm_up
 
     start = time.perf_counter()
-    for spec in (
-        "synthetic:building/orbit?frames=24&size=320x240",
-        "synthetic:room/forward?frames=4&size=320x240&depth=1",
-    ):
-        run = OfflineRun(open_source(spec), Config())
-        run.run()
-        run.close()
+    for backend in registry.available():
+        warm_up(backend, Config())
+    Mesher.warm_up()
     print(f"  ok       kernels compiled in {time.perf_counter() - start:.0f} s")
 
 

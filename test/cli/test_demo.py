@@ -22,7 +22,6 @@ from recon3d_ros.core.errors import ReconError
 SMALL = ["--frames", "40", "--size", "320x240", "--quiet"]
 
 
-@pytest.mark.slow
 def test_the_demo_flies_through_real_nodes_and_the_map_fits_the_truth(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path), *SMALL]) == 0
     report = json.loads((tmp_path / "report.json").read_text())

@@ -96,7 +96,7 @@ def test_the_mesher_reads_the_memory_that_the_reconstructor_wrote(graph):
     assert not segments(os.getpid())
 
 
-@pytest.mark.parametrize("backend", ["rgbd", pytest.param("geometric", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["rgbd", "geometric"])
 def test_live_and_offline_give_the_same_trajectory_and_keyframes(backend, request, programs, tmp_path):
     path = request.getfixturevalue("bag" if backend == "rgbd" else "orbit")
     run = OfflineRun(open_source(path), Config())

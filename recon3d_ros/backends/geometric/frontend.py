@@ -17,8 +17,10 @@ from recon3d_ros.core.geometry import inverse, orthonormalised, rotation_angle
 from recon3d_ros.core.types import Pose
 from recon3d_ros.keyframing.gate import KeyframeGate
 
-#: Share of tracks that must survive a frame, and for how many frames matching replaces tracking after one where fewer did.
-_SURVIVAL, _STICKY = 0.35, 11
+#: Share of tracks that must survive a frame, and for how many frames matching replaces tracking after one where fewer did;
+#: unless so many survive, and have moved so little, that the one before was a gap in a smooth video. There matching, a
+#: quarter of a second a frame, would make a live camera miss the next frames, and so lead to the next gap.
+_SURVIVAL, _STICKY, _SMOOTH = 0.35, 11, 0.8
 _MATCHED_KEYFRAMES = 4
 #: Points that must confirm a tracked view before a keyframe is due, as a share of the tracks aimed for.
 _MIN_SUPPORT = 0.12
@@ -55,7 +57,7 @@ class FrontEnd:
         """Where the view is, or None: the camera is then lost."""
         with self.stages("track"):
             survival = self.tracker.follow(view.grey)
-        self._matching = _STICKY if survival < _SURVIVAL else max(self._matching - 1, 0)
+        self._matching = self._frames_to_match(view, survival)
         placed = self._by_matches(view) or self._by_flow(view) or self._by_rotation(view)
         if placed is None:
             self.lost = True
@@ -84,6 +86,14 @@ class FrontEnd:
         self.tracker.anchor(keyframe.view.grey, keyframe.ids, keyframe.px)
         self._last = keyframe.T_cam_map
         self.gate.made()
+
+    def _frames_to_match(self, view: View, survival: float) -> int:
+        """For how many frames, this one included, matching replaces tracking."""
+        if survival < _SURVIVAL:
+            return _STICKY
+        if survival > _SMOOTH and self._against_keyframe(view)[0] < 0.25 * self.gate.params.min_flow:
+            return 0
+        return max(self._matching - 1, 0)
 
     def _moved(self, located: Located) -> None:
         velocity = located.T_cam_map @ inverse(self._last)
