@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, QoSPublisherMatchedInfo
 from rclpy.node import Node
@@ -75,9 +74,8 @@ class MesherNode(Node):
         if follow:
             self.create_subscription(KeyframeMessage, "reconstructor/keyframe", self._on_notice, qos.NOTICES)
         self._health = HealthPublisher(self, self._ask)
-        group = MutuallyExclusiveCallbackGroup()
-        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
-        self.create_service(Trigger, "~/save_mesh", self._on_save, callback_group=group)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(Trigger, "~/save_mesh", self._on_save)
 
     def put(self, keyframe: Keyframe) -> None:
         """Take a keyframe of this process, by reference."""

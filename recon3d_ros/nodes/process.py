@@ -12,16 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from recon3d_ros.core.errors import InputError, ReconError
 from recon3d_ros.ros.environment import check_environment
-
-#: Threads that run callbacks: one more than the longest service, so that images are taken while a map is saved.
-THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,9 @@ def _live(make: Callable[[Stop], Session], stop: Stop) -> int:
     except InputError as error:
         log.error(str(error))
         return 2
-    executor = MultiThreadedExecutor(THREADS)
+    # Callbacks are short, the work is done in threads of their own. rclpy's executor of several threads hands out an event
+    # again and again while it waits for a thread, and holds the interpreter meanwhile.
+    executor = SingleThreadedExecutor()
     for node in session.nodes:
         executor.add_node(node)
     spinning = threading.Thread(target=_spin, args=(executor, stop), name="executor")
@@ -98,7 +97,7 @@ def _live(make: Callable[[Stop], Session], stop: Stop) -> int:
     return code or (1 if failures else 0)
 
 
-def _spin(executor: MultiThreadedExecutor, stop: Stop) -> None:
+def _spin(executor: SingleThreadedExecutor, stop: Stop) -> None:
     try:
         executor.spin()
     except ExternalShutdownException:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -74,7 +73,9 @@ class ReconstructorNode(Node):
         if self._backend != "auto":
             self.run = self._start()
         self._health = HealthPublisher(self, self._ask)
-        self._offer_services()
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/pause", self._on_pause)
+        self.create_service(Trigger, "~/save_map", self._on_save)
         backwards = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-0.1))
         self._jumps = self.get_clock().create_jump_callback(backwards, post_callback=self._on_jump)
         self.create_timer(_LOOK, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -116,13 +117,6 @@ class ReconstructorNode(Node):
         run = LiveRun(self.config, pipeline, publish, self.outputs.reset, prior_at)
         self._cleanup.callback(run.close)
         return run
-
-    def _offer_services(self) -> None:
-        # A group of their own: saving may take a second, and images go on arriving.
-        group = MutuallyExclusiveCallbackGroup()
-        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
-        self.create_service(SetBool, "~/pause", self._on_pause, callback_group=group)
-        self.create_service(Trigger, "~/save_map", self._on_save, callback_group=group)
 
     def _look(self) -> None:
         if self._has_jumped:
