@@ -25,10 +25,12 @@ def node():
 
 
 def until(condition):
-    end = time.monotonic() + 5.0
-    while not condition() and time.monotonic() < end:
+    end = time.monotonic() + 10.0
+    while time.monotonic() < end:
+        if condition():
+            return True
         time.sleep(0.01)
-    return condition()
+    return False
 
 
 @pytest.mark.parametrize(
