@@ -99,15 +99,11 @@ def _environment() -> None:
 
 
 def _compile() -> None:
-    from recon3d_ros.backends import registry
     from recon3d_ros.core.config import Config
-    from recon3d_ros.mapping.mesher import Mesher
-    from recon3d_ros.runtime.warm_up import warm_up
+    from recon3d_ros.runtime.warm_up import warm_up_everything
 
     start = time.perf_counter()
-    for backend in registry.available():
-        warm_up(backend, Config())
-    Mesher.warm_up()
+    warm_up_everything(Config())
     print(f"  ok       kernels compiled in {time.perf_counter() - start:.0f} s")
 
 

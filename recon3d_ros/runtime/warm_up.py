@@ -8,6 +8,7 @@ import gc
 
 from recon3d_ros.backends import registry
 from recon3d_ros.core.config import Config
+from recon3d_ros.mapping.mesher import Mesher
 from recon3d_ros.runtime.pipeline import Pipeline
 from recon3d_ros.store.heap import HeapArena
 from recon3d_ros.store.keyframe_store import KeyframeStore
@@ -33,3 +34,10 @@ def warm_up(backend: str, config: Config) -> None:
     # What the compiler leaves behind stays for good: unless it is set aside, each full collection walks it for 0.1 s.
     gc.collect()
     gc.freeze()
+
+
+def warm_up_everything(config: Config) -> None:
+    """Call the kernels of every backend and of the mesher."""
+    for backend in registry.available():
+        warm_up(backend, config)
+    Mesher.warm_up()
