@@ -12,7 +12,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("recon3d_ros.msg")
 
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -95,7 +95,7 @@ class Graph:
     def start(self, *ros_args):
         check_environment()
         rclpy.init(args=["test", "--ros-args", *ros_args] if ros_args else ["test"])
-        self.executor = MultiThreadedExecutor(3)
+        self.executor = SingleThreadedExecutor()
         self.thread = threading.Thread(target=self.executor.spin)
         self.thread.start()
 
@@ -108,7 +108,7 @@ class Graph:
         return self.add(Probe())
 
     @staticmethod
-    def wait(condition, seconds=10.0):
+    def wait(condition, seconds=60.0):
         """True as soon as `condition()` is."""
         return wait_until(condition, seconds)
 
