@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from recon3d_ros.core.errors import InputError, ReconError
 from recon3d_ros.core.params import dump_yaml
 from recon3d_ros.core.trajectory import Trajectory, format_tum
 from recon3d_ros.core.types import Floats, Image, MeshBlock
-from recon3d_ros.mapping.export import write_ply_mesh, write_ply_points
+from recon3d_ros.mapping.export import replacing, write_ply_mesh, write_ply_points
 from recon3d_ros.runtime.pipeline import KeyframeRecord, Pipeline
 from recon3d_ros.runtime.report import Report
 
@@ -78,12 +77,8 @@ def save(results: Results, folder: str | Path) -> list[str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file under a temporary name, then rename it, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def pipeline_report(
