@@ -46,8 +46,8 @@ class KeyframeGate:
             return "flow"
         if alive < self.params.min_alive:
             return "view lost"
-        # A camera at rest needs no keyframes: the gap counts only once it has moved a tenth of the flow threshold.
-        if self._gap + 1 >= self.params.max_gap and flow >= 0.1 * self.params.min_flow:
+        # A camera at rest needs no keyframes.
+        if self._gap + 1 >= self.params.max_gap and flow >= self.params.rest * self.params.min_flow:
             return "gap"
         return ""
 
