@@ -5,8 +5,9 @@ set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 venv=$root/.venv
-state=$venv/setup-state # "running", "failed", or the fingerprint of the tree that was set up
+state=$venv/setup-state # "running", "failed", or the fingerprint of the tree that was set up, and " learned" with torch
 log=$venv/setup.log
+learned=""
 
 usage() {
     cat <<'TEXT'
@@ -15,7 +16,7 @@ Usage: ./run.sh WORD [ARGUMENTS]
   demo             fly a synthetic drone through the ROS 2 nodes; writes trajectory, cloud, mesh and a report
   test             ruff, mypy and pytest; arguments go to pytest, for example  ./run.sh test -k mesher
                    --slow (or RECON3D_SLOW=1) adds the tests that take long
-  setup            only set up
+  setup            only set up; --learned adds torch for the learned engines (as test does): 0.3 to 3 GB
   run, slam, reconstructor, mesher, replay, eval, doctor, params ...
                    any other word is one of the recon3d command; ./run.sh run --help tells its flags
 
@@ -73,7 +74,13 @@ fingerprint() {
     ) | sha256sum | cut -d' ' -f1
 }
 
-set_up_already() { [ "$(cat "$state" 2>/dev/null)" = "$(fingerprint)" ]; }
+set_up_already() {
+    case "$(cat "$state" 2>/dev/null)" in
+    "$(fingerprint) learned") true ;;
+    "$(fingerprint)") [ -z "$learned" ] ;;
+    *) false ;;
+    esac
+}
 
 # What a compiler and a virtual environment need, as Debian and Ubuntu call it.
 missing_packages() {
@@ -127,14 +134,15 @@ set_up() {
     cd "$root"
     prepare_venv
     install_system_packages
+    case "$(cat "$state" 2>/dev/null)" in *learned) learned=yes ;; esac # what is there is kept up to date
     echo running >"$state"
     say "[2/4] virtual environment .venv ($("$python" --version))"
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || logged "$python" -m venv "$venv"
     say "[3/4] Python packages and ROS 2 messages: a minute or two, 1.1 GB on disk (log: .venv/setup.log)"
-    logged "$venv/bin/python" -m pip install --disable-pip-version-check -c config/constraints.txt -e ".[ros,dev]"
+    logged "$venv/bin/python" -m pip install --disable-pip-version-check -c config/constraints.txt -e ".[ros,${learned:+learned,}dev]"
     say "[4/4] check"
     logged "$venv/bin/python" -c 'import rclpy, recon3d_ros.ros.messages'
-    fingerprint >"$state"
+    echo "$(fingerprint)${learned:+ learned}" >"$state"
 }
 
 # One at a time, where several are started at once.
@@ -166,9 +174,12 @@ case ${1:-} in
     exit 0
     ;;
 esac
+word=$1
+case "$word ${2:-}" in
+"test "* | "setup --learned") learned=yes ;;
+esac
 leave_ros_out
 ensure_set_up
-word=$1
 case $word in
 setup) ;;
 test)

@@ -23,12 +23,17 @@ ARROWS = {
     "viz": {"core", "runtime"},
     "ros": {"core", "runtime"},
     "nodes": {"core", "runtime", "ros", "backends", "store", "mapping"},
-    "cli": {"core", "runtime", "ros", "nodes", "viz", "evaluation", "synth"},
+    "cli": {"core", "runtime", "ros", "nodes", "viz", "evaluation", "synth", "backends"},
 }
-#: Optional module -> rooms that may import it at the top of a module.
+#: What the learned backends share.
+LEARNED = "backends/learned"
+#: Optional module -> folders whose modules may import it at their top.
 OPTIONAL = {
     "rclpy": {"ros", "nodes"},
-    "torch": set(),
+    "torch": {"backends/gct", LEARNED},
+    "safetensors": {LEARNED},
+    "PIL": {"backends/gct"},
+    "huggingface_hub": set(),
     "open3d": set(),
     "cupy": set(),
     "rerun": set(),
@@ -62,17 +67,24 @@ def test_imports_follow_the_arrows(path):
             assert parts[1] in ARROWS[room] | {room}, f"{room} must not import {name}"
     for name in imports(path, top_only=True):
         allowed = OPTIONAL.get(name.split(".")[0])
-        assert allowed is None or room in allowed, f"{name} must be imported where it is used"
+        folder = path.relative_to(ROOT).parent.as_posix()
+        assert allowed is None or folder in allowed, f"{name} must be imported where it is used"
 
 
 def test_no_backend_imports_another():
-    folders = [p for p in (ROOT / "backends").iterdir() if p.is_dir() and p.name != "__pycache__"]
+    shared = {"__pycache__", Path(LEARNED).name}
+    folders = [p for p in (ROOT / "backends").iterdir() if p.is_dir() and p.name not in shared]
     for folder in folders:
         others = {f"recon3d_ros.backends.{other.name}" for other in folders if other != folder}
         for path in folder.rglob("*.py"):
             assert not [
                 n for n in imports(path, top_only=False) if any(n.startswith(other) for other in others)
             ], path
+
+
+def test_backends_are_chosen_without_torch():
+    code = "import sys, recon3d_ros.backends.registry, recon3d_ros.cli.main; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_importing_the_package_needs_no_third_party_module():

@@ -81,6 +81,20 @@ def test_the_first_start_sets_up_and_the_second_does_not(tree: Tree) -> None:
     assert tree.installs() == 0
 
 
+def test_torch_comes_with_the_tests_or_when_asked_for_and_then_stays(tree: Tree) -> None:
+    tree.run("doctor")
+    assert "learned" not in tree.calls.read_text()
+    tree.run("setup", "--learned")
+    assert tree.installs() == 1 and "[ros,learned,dev]" in tree.calls.read_text()
+    for arguments in (("doctor",), ("setup",), ("setup", "--learned")):
+        tree.run(*arguments)
+        assert tree.installs() == 0
+    with open(tree.root / "setup.py", "a") as file:
+        file.write("# changed")
+    tree.run("doctor")
+    assert "[ros,learned,dev]" in tree.calls.read_text()
+
+
 def test_a_changed_message_is_built_anew_in_the_same_environment(tree: Tree) -> None:
     tree.run("doctor")
     kept = tree.root / ".venv" / "kept"

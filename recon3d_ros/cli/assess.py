@@ -27,7 +27,8 @@ def assess(
     unknown scale is aligned with scale (Sim3), any other without (SE3)."""
     if truth is None:
         return report
-    alignment = "sim3" if report.scale_state == Scale.UNKNOWN.value else "se3"
+    arbitrary = (Scale.UNKNOWN.value, Scale.LEARNED.value)
+    alignment = "sim3" if report.scale_state in arbitrary else "se3"
     try:
         error = compare(trajectory, truth, alignment)
     except InputError as problem:

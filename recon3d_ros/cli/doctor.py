@@ -35,6 +35,8 @@ NEEDS = (
     Need("recon3d_ros.msg", "recon3d-ros", "own messages (built by pip install or colcon)", "ros"),
     Need("rosbags", "rosbags", "reading and playing bags", "ros"),
     Need("torch", "torch", "learned engines", "learned"),
+    Need("safetensors", "safetensors", "weights of learned engines", "learned"),
+    Need("huggingface_hub", "huggingface_hub", "fetching weights", "learned"),
     Need("cupy", "cupy-cuda12x", "meshing on a GPU", "gpu"),
     Need("rerun", "rerun-sdk", "--rerun recordings", "viz"),
     Need("open3d", "open3d", "Poisson meshes", "mesh"),
@@ -62,6 +64,7 @@ def command(args: argparse.Namespace) -> int:
         f"recon3d {__version__}, Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"
     )
     missing = [need for need in NEEDS if not _line(need)]
+    _learned(missing)
     _environment()
     if args.compile:
         _compile()
@@ -85,6 +88,34 @@ def _line(need: Need) -> bool:
         what = f"recon3d_ros[{need.extra}]" if need.extra else "recon3d_ros"
         print(f"  missing  {need.module:20} {'':16} {need.purpose}: pip install '{what}'")
     return found
+
+
+def _learned(missing: list[Need]) -> None:
+    """Weights on this machine, and the device that learned engines would run on."""
+    from recon3d_ros.backends.learned import weights
+
+    found = [path.name for entry in weights.CATALOGUE if (path := weights.path_of(entry)) is not None]
+    if found:
+        print(f"  ok       {'weights':20} {', '.join(found)} in {weights.folder()}")
+    else:
+        print(
+            f"  none     {'weights':20} in {weights.folder()}: recon3d weights fetch {weights.CATALOGUE[0].name}"
+        )
+    if not any(need.module == "torch" for need in missing):
+        state, text = _device()
+        print(f"  {state:8} {'CUDA device':20} {text}")
+
+
+def _device() -> tuple[str, str]:
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            device = torch.cuda.get_device_properties(0)
+            return "ok", f"{device.name}, {device.total_memory / 1e9:.0f} GB"
+    except (ImportError, OSError, RuntimeError) as error:  # an installation without its CUDA libraries
+        return "warning", f"torch does not start: {(str(error) or 'no reason given').splitlines()[0]}"
+    return "none", "learned engines run on the CPU"
 
 
 def _environment() -> None:

@@ -41,6 +41,8 @@ def config_from(args: argparse.Namespace) -> Config:
         values[name.strip()] = value.strip()
     if args.backend is not None:
         values["backend"] = args.backend
+    if getattr(args, "weights", None) is not None:
+        values["gct.weights"] = args.weights
     if args.prior:
         values["prior"] = True
     return build(Config, values)

@@ -40,6 +40,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--odometry-topic", metavar="TOPIC", help="of a bag with several, with --prior")
     parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="weights of the learned backend: a file, or a name of `recon3d weights list`",
+    )
+    parser.add_argument(
         "--rerun",
         metavar="FILE",
         nargs="?",

@@ -78,6 +78,17 @@ def resampling_map(target: Camera, source: Camera) -> Floats:
     return table
 
 
+def resampled(image: Image, target: Camera, source: Camera) -> Image:
+    """The image of `source` as `target` would have taken it from the same place; black where `source` saw nothing."""
+    import cv2
+
+    if target == source:
+        return image
+    table = resampling_map(target, source)
+    out: Image = cv2.remap(image, table, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return out
+
+
 def _bytes(path: str | Path, reason: str) -> NDArray[np.uint8]:
     try:
         return np.fromfile(path, dtype=np.uint8)

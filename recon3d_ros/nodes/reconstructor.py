@@ -123,6 +123,8 @@ class ReconstructorNode(Node):
             self._has_jumped = False
             self.get_logger().warning("time jumped back: the map begins anew")
             self._reset()
+        if self.run is not None:
+            self.run.check()
         if not self.input.is_open:
             self._open()
         silence = self.input.silence()
@@ -137,7 +139,7 @@ class ReconstructorNode(Node):
             self._was_offered = image is not None
             return
         if self.run is None:
-            self._backend, why = registry.choose("auto", depth is not None)
+            self._backend, why = registry.choose("auto", depth is not None, self.config)
             self.get_logger().info(f"backend {self._backend} ({why})")
             self.run = self._start()
         wants_depth = self.run.pipeline.reconstructor.capabilities.needs_depth

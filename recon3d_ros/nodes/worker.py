@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from recon3d_ros.core.config import Config
-from recon3d_ros.core.errors import FrameError
+from recon3d_ros.core.errors import FrameError, InputError
 from recon3d_ros.core.types import Frame, Tracking
 from recon3d_ros.nodes.capture import Capture, Decoder, PriorAt, no_prior
 from recon3d_ros.runtime.metrics import HISTORY, Percentiles, peak_rss_mb
@@ -77,6 +77,7 @@ class LiveRun:
         self._done: deque[float] = deque(maxlen=_RECENT)
         self._stamp_ns = self._tracked = self._points = 0
         self._reason = ""
+        self._refused: InputError | None = None
         self._thread = threading.Thread(target=self._run, name="reconstructor", daemon=True)
         self._thread.start()
 
@@ -102,6 +103,11 @@ class LiveRun:
             latency_ms=self.latency_ms[-1] if self.latency_ms else 0.0,
             queue=len(self.queue),
         )
+
+    def check(self) -> None:
+        """Raise the InputError with which the backend refused to go on, if it did."""
+        if self._refused is not None:
+            raise self._refused
 
     def put(self, capture: Capture) -> None:
         """Hand over what was captured; never blocks."""
@@ -154,6 +160,9 @@ class LiveRun:
             try:
                 with self._lock:
                     self._take(capture)
+            except InputError as error:  # no frame will ever do
+                self._refused = error
+                return
             except Exception:  # one frame costs itself, never the flight
                 self.pipeline.metrics.drops["internal error"] += 1
                 log.exception("frame %d failed", capture.stamp_ns)

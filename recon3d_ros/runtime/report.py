@@ -73,6 +73,10 @@ class Report:
         text += "".join(
             f"| {name} | {p.p50:.2f} | {p.p95:.2f} | {p.max:.2f} |\n" for name, p in self.stage_ms.items()
         )
+        figures = {name: v for name, v in self.backend_statistics.items() if not name.endswith("_ms")}
+        if figures:
+            text += f"\n| {self.backend} | |\n|---|---|\n"
+            text += "".join(f"| {name} | {value:.6g} |\n" for name, value in figures.items())
         if self.published is not None and self.received is not None:
             text += "\n| topic | published | received by another process |\n|---|---|---|\n"
             text += "".join(f"| {t} | {n} | {self.received.get(t, 0)} |\n" for t, n in self.published.items())

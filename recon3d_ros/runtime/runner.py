@@ -29,7 +29,7 @@ class OfflineRun:
         self.source = source
         self.config = config
         self.stop = threading.Event()
-        self.backend, why = registry.choose(config.backend, source.has_depth)
+        self.backend, why = registry.choose(config.backend, source.has_depth, config)
         log.info("backend %s (%s)", self.backend, why)
         reconstructor = registry.create(self.backend, config)
         demand(reconstructor, self.backend, source.has_depth)

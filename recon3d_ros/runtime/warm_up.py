@@ -19,8 +19,9 @@ _FRAMES = 16
 
 
 def warm_up(backend: str, config: Config) -> None:
-    """Call all kernels of a backend and of the pipeline around it: about a second, at the very first time a minute."""
-    reconstructor = registry.create(backend, config)
+    """Call all kernels of a backend and of the pipeline around it: about a second, at the very first time a minute. A
+    learned backend has none, and its weights are not loaded twice: there the depth of the flight does for the pipeline."""
+    reconstructor = registry.create("rgbd" if backend in registry.LEARNED else backend, config)
     try:
         depth = reconstructor.capabilities.needs_depth
         options = FlightOptions(frames=_FRAMES, camera=camera_of(160, 120, 70.0), depth=depth)
@@ -39,5 +40,6 @@ def warm_up(backend: str, config: Config) -> None:
 def warm_up_everything(config: Config) -> None:
     """Call the kernels of every backend and of the mesher."""
     for backend in registry.available():
-        warm_up(backend, config)
+        if backend not in registry.LEARNED:
+            warm_up(backend, config)
     Mesher.warm_up()

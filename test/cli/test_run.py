@@ -64,7 +64,7 @@ def test_the_configuration_used_is_taken_back(tmp_path):
         ([FLIGHT, "--set", "mesh.voxel_size"], "takes name=value"),
         ([FLIGHT, "--camera", "{tmp}/zero.yaml"], "not calibrated"),
         ([FLIGHT, "--out", "/proc/nowhere"], "cannot write to output folder"),
-        ([FLIGHT, "--backend", "gct"], "not available"),
+        ([FLIGHT, "--backend", "slam3r"], "not available"),
         (["synthetic:room/forward?frames=3", "--backend", "rgbd"], "--backend geometric"),
     ],
 )

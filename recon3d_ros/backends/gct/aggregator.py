@@ -60,9 +60,10 @@ class Aggregator(nn.Module):
 
     def _positions_for(self, images: Tensor) -> Positions:
         grid = (images.shape[-2] // self.arch.patch, images.shape[-1] // self.arch.patch)
-        if self._positions is None or self._positions.grid != grid:
-            self._positions = Positions(self.arch, grid, images.device)
-        return self._positions
+        known = self._positions
+        if known is None or known.grid != grid or known.frame.cos.device != images.device:
+            self._positions = known = Positions(self.arch, grid, images.device)
+        return known
 
 
 def tokens_per_frame(arch: Architecture, height: int, width: int) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +44,9 @@ class Fusion(nn.Module):
         """[B,c,a,b], with the level [B,c,a,b] that joins, resized to `size`."""
         if skip is not None:
             x = x + self.resConfUnit1(skip)
-        x = F.interpolate(self.resConfUnit2(x), size=tuple(size), mode="bilinear", align_corners=True)
-        return self.out_conv(x)
+        # The 1x1 convolution and the interpolation commute; this way round it has fewer pixels to do.
+        x = self.out_conv(self.resConfUnit2(x))
+        return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 class Scratch(nn.Module):
@@ -111,17 +113,29 @@ class DptHead(nn.Module):
 
 def with_position_field(x: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Adds to x [B,c,a,b] what tells each pixel where it lies in the image of size (H, W)."""
-    return x + _FIELD * position_field(x.shape[1], x.shape[2:], image_size).to(x.device)
+    out = torch.empty_like(x)
+    parts = zip(
+        x.chunk(2, 1),
+        position_field(x.shape[1], x.shape[2:], image_size, x.device),
+        out.chunk(2, 1),
+        strict=True,
+    )
+    for part, field, target in parts:
+        torch.add(part, field, out=target)
+    return out
 
 
-def position_field(channels: int, grid: Sequence[int], image_size: tuple[int, int]) -> Tensor:
-    """float32 [c,a,b]: sines and cosines of the column, then of the row, both in units of the image's diagonal."""
-    rows, columns = grid
+@lru_cache(maxsize=64)
+def position_field(
+    channels: int, grid: tuple[int, int], image_size: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """float32 [c/2,1,b] and [c/2,a,1]: sines and cosines of the column, and of the row, both in units of the image's
+    diagonal. The first is for the first half of the channels, the second for the others."""
     aspect = image_size[1] / image_size[0]
     diagonal = (aspect * aspect + 1) ** 0.5
-    across = _waves(columns, aspect / diagonal, channels // 2)[:, None, :].expand(-1, rows, -1)
-    down = _waves(rows, 1 / diagonal, channels // 2)[:, :, None].expand(-1, -1, columns)
-    return torch.cat((across, down)).float()
+    across = _waves(grid[1], aspect / diagonal, channels // 2)[:, None, :]
+    down = _waves(grid[0], 1 / diagonal, channels // 2)[:, :, None]
+    return (_FIELD * across.float()).to(device), (_FIELD * down.float()).to(device)
 
 
 def _waves(count: int, span: float, channels: int) -> Tensor:

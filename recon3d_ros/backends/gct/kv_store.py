@@ -73,11 +73,9 @@ class KeyValueStore:
         self.shape = shape
         self.attend = attend
         self.frames = 0
-        self._reserve = reserve
         self._open: Call | None = None
-        self._buffers = [
-            torch.empty(self._size(reserve), device=device, dtype=dtype) for _ in range(shape.layers)
-        ]
+        size = 2, shape.heads, reserve * shape.special + shape.slots * shape.patches, shape.dim
+        self._buffers = [torch.empty(size, device=device, dtype=dtype) for _ in range(shape.layers)]
 
     @property
     def bytes(self) -> int:
@@ -102,8 +100,7 @@ class KeyValueStore:
         room = self.shape.scale_frames + self.shape.window if self.shape.patches else frames
         if frames < 1 or (frames > 1 and self.frames) or frames > room:
             raise ValueError(f"{frames} frames in one call to a store with {self.frames} frames")
-        while self.frames + frames > self._reserve:
-            self._grow()
+        self._grow(self.frames + frames)
         self._open = Call(self, frames, mode)
         return self._open
 
@@ -114,7 +111,7 @@ class KeyValueStore:
 
     def view(self, layer: int, frames: int, slots: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the special tokens of `frames` frames and of the first `slots` slots."""
-        base = self._reserve * self.shape.special
+        base = self._base(layer)
         visible = self._buffers[layer][
             :, :, base - frames * self.shape.special : base + slots * self.shape.patches
         ]
@@ -122,11 +119,11 @@ class KeyValueStore:
 
     def slot(self, layer: int, slot: int) -> Tensor:
         """The keys and values [2,heads,patches,dim] of one slot."""
-        return self._buffers[layer][:, :, self._range(slot)]
+        return self._buffers[layer][:, :, self._range(layer, slot)]
 
     def special(self, layer: int, frame: int) -> Tensor:
         """The keys and values [2,heads,special,dim] of a frame's special tokens."""
-        begin = (self._reserve - frame - 1) * self.shape.special
+        begin = self._base(layer) - (frame + 1) * self.shape.special
         return self._buffers[layer][:, :, begin : begin + self.shape.special]
 
     def slot_of(self, frame: int) -> int:
@@ -139,43 +136,54 @@ class KeyValueStore:
         )
 
     def shrink(self, window: int) -> None:
-        """Go on with a smaller window: its newest frames stay. Layer by layer, so that no second store is needed."""
+        """Go on with a smaller window: its newest frames stay. Layer by layer, so that no second store is needed; when
+        there is no memory even for the first layer, the store is as it was."""
         old = self.shape
         if not 1 <= window <= old.window or self._open is not None:
             raise ValueError(f"window of {old.window} frames cannot become {window}")
         scale = old.scale_frames
         kept = range(max(scale, self.frames - window), self.frames)
-        sources = [self._range(self.slot_of(f)) for f in kept]
-        self.shape = replace(old, window=window)
-        targets = [self._range(self.slot_of(f)) for f in kept]
-        base = slice(self._range(scale).start)
+        moves = [(self.slot_of(f), scale + (f - scale) % window) for f in kept]
         for layer, buffer in enumerate(self._buffers):
-            smaller = buffer.new_empty(self._size(self._reserve))
-            smaller[:, :, base] = buffer[:, :, base]
-            for source, target in zip(sources, targets, strict=True):
-                smaller[:, :, target] = buffer[:, :, source]
+            smaller = _resized(buffer, (window - old.window) * old.patches)
+            lasting = slice(self._range(layer, scale).start)
+            smaller[:, :, lasting] = buffer[:, :, lasting]
+            for source, target in moves:
+                smaller[:, :, self._range(layer, target)] = buffer[:, :, self._range(layer, source)]
             self._buffers[layer] = smaller
+        self.shape = replace(old, window=window)
 
     def closed(self, frames: int) -> None:
         """A call has ended; the store holds `frames` frames."""
         self.frames = frames
         self._open = None
 
-    def _range(self, slot: int) -> slice:
+    def _base(self, layer: int) -> int:
+        """Where special tokens end and slots begin."""
+        return self._buffers[layer].shape[2] - self.shape.slots * self.shape.patches
+
+    def _range(self, layer: int, slot: int) -> slice:
         """The tokens of a slot in a buffer."""
-        begin = self._reserve * self.shape.special + slot * self.shape.patches
+        begin = self._base(layer) + slot * self.shape.patches
         return slice(begin, begin + self.shape.patches)
 
-    def _size(self, reserve: int) -> tuple[int, int, int, int]:
-        s = self.shape
-        return 2, s.heads, reserve * s.special + s.slots * s.patches, s.dim
-
-    def _grow(self) -> None:
-        added = self._reserve * self.shape.special
+    def _grow(self, frames: int) -> None:
+        """Double the room for special tokens until those of `frames` frames fit. Each layer has a base of its own, so the
+        store stays whole when memory ends halfway."""
+        special = self.shape.special
         for layer, buffer in enumerate(self._buffers):
-            self._buffers[layer] = buffer.new_empty(self._size(2 * self._reserve))
-            self._buffers[layer][:, :, added:] = buffer
-        self._reserve *= 2
+            base = room = self._base(layer)
+            while room < frames * special:
+                room = max(2 * room, special)
+            if room > base:
+                larger = _resized(buffer, room - base)
+                larger[:, :, room - base :] = buffer
+                self._buffers[layer] = larger
+
+
+def _resized(buffer: Tensor, tokens: int) -> Tensor:
+    """An empty buffer for that many tokens more."""
+    return buffer.new_empty((*buffer.shape[:2], buffer.shape[2] + tokens, buffer.shape[3]))
 
 
 class Call:

@@ -82,7 +82,12 @@ class Memory:
 
     def call(self, frames: int, mode: Mode) -> MemoryCall:
         """Begin a call of the network for `frames` frames."""
-        return MemoryCall(self.tokens.call(frames, mode), self.cameras.call(frames, mode))
+        tokens = self.tokens.call(frames, mode)
+        try:
+            return MemoryCall(tokens, self.cameras.call(frames, mode))
+        except BaseException:
+            tokens.rollback()
+            raise
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ class Gct(nn.Module):
         """Compute the aggregator in `dtype`; the heads stay float32 (section 12)."""
         self.aggregator.to(dtype)
 
+    def compile_blocks(self) -> None:
+        """Compile the blocks that do not touch the memory; the first calls then take a minute or more."""
+        for block in (*self.aggregator.patch_embed.blocks, *self.aggregator.frame_blocks):
+            block.compile()
+
     @property
     def precision(self) -> torch.dtype:
         """Of the aggregator."""

@@ -27,22 +27,33 @@ class Predictor:
         """Predictions for images [S,3,H,W], and the call that awaits `keep` or `rollback`. After an exception the memory is
         as it was before. Raises torch.OutOfMemoryError when even the smallest window does not fit."""
         while True:
-            call = self.memory.call(len(images), mode)
             try:
-                return call, self.model(images, call, self.iterations, dense)
+                return self._attempt(images, mode, dense)
             except torch.OutOfMemoryError:
-                call.rollback()
                 if self.memory.shape.window == 1:
                     raise
-            except BaseException:
-                call.rollback()
-                raise
+            # Out here the exception is gone, and with it what it held of the network's work.
             self._shrink()
 
+    def _attempt(self, images: Tensor, mode: Mode, dense: bool) -> tuple[MemoryCall, Prediction]:
+        call = self.memory.call(len(images), mode)
+        try:
+            return call, self.model(images, call, self.iterations, dense)
+        except BaseException:
+            call.rollback()
+            raise
+
     def _shrink(self) -> None:
-        before = self.memory.shape.window
+        """Halve the window, again and again where there is no memory for the smaller one beside a layer of the larger."""
+        before = window = self.memory.shape.window
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.memory.shrink(before // 2)
+        while self.memory.shape.window == before:
+            window //= 2
+            try:
+                self.memory.shrink(window)
+            except torch.OutOfMemoryError:
+                if window == 1:
+                    raise
         self.shrinks += 1
-        log.warning("out of memory: the sliding window goes from %d to %d keyframes", before, before // 2)
+        log.warning("out of memory: the sliding window goes from %d to %d keyframes", before, window)

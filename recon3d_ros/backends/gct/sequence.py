@@ -57,7 +57,8 @@ class FrameResult:
 
 
 class Sequence:
-    """The frames of one window, in its own world and scale.
+    """The frames of one window, in its own world and scale. A frame for which the network gives no finite numbers is lost:
+    it is as if it had not come.
 
     dense_from: position in the window from which every frame gets depth, keyframe or not; before, with a fixed interval,
     only keyframes do.
@@ -94,20 +95,19 @@ class Sequence:
 
     def step(self, index: int, image: Tensor) -> FrameResult:
         """The next frame [3,H,W]."""
-        position, self.frames = self.frames, self.frames + 1
-        result = (
-            self._by_flow(index, image)
-            if not self._params.keyframe_interval
-            else (self._by_interval(index, image, position))
-        )
-        if result.kind is Kind.KEYFRAME and result.T is not None:
+        by_rule = self._by_interval if self._params.keyframe_interval else self._by_flow
+        result = by_rule(index, image)
+        if result.T is None:
+            return result
+        self.frames += 1
+        if result.kind is Kind.KEYFRAME:
             self.keyframes += 1
             self._last_keyframe = result.pose_enc
         return result
 
-    def _by_interval(self, index: int, image: Tensor, position: int) -> FrameResult:
-        is_keyframe = (position - self._scale_frames) % self._params.keyframe_interval == 0
-        dense = is_keyframe or position >= self._dense_from
+    def _by_interval(self, index: int, image: Tensor) -> FrameResult:
+        is_keyframe = (self.frames - self._scale_frames) % self._params.keyframe_interval == 0
+        dense = is_keyframe or self.frames >= self._dense_from
         call, prediction = self._predictor.predict(
             image[None], Mode.APPEND if is_keyframe else Mode.PEEK, dense
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from recon3d_ros.backends.gct.alignment import RULES, Similarity, View
+from recon3d_ros.backends.gct.alignment import RULES, Similarity, View, anchored
 from recon3d_ros.backends.gct.predictor import Predictor
 from recon3d_ros.backends.gct.sequence import FrameResult, Sequence, stacked
 from recon3d_ros.core.config import GctParams
@@ -55,9 +55,9 @@ class WindowRule:
             self.keyframes is not None and window.keyframes >= self.keyframes
         )
 
-    def next_start(self, start: int, end: int, scale_frames: int) -> int:
-        """First frame of the window after the one of the frames start..end-1."""
-        return end - self.overlap if self.frames else max(end - self.overlap, start + scale_frames)
+    def shared(self, frames: int, scale_frames: int) -> int:
+        """How many of the last frames of a window of `frames` frames the next one begins with."""
+        return self.overlap if self.frames else min(self.overlap, frames - scale_frames)
 
 
 class Windows:
@@ -87,13 +87,12 @@ class Windows:
         """The next frame [3,H,W]; indices rise by one. Returns what became known, oldest first."""
         out = []
         if self._window.has_begun and self.rule.closes(self._window):
-            start = self.rule.next_start(self._start, index, self._params.scale_frames)
-            again = [(i, im) for i, im in self._images if i >= start]
+            shared = self.rule.shared(self._window.frames, self._params.scale_frames)
+            again = list(self._images)[-shared:]
             self._open([i for i, _ in again])
             for i, im in again:
                 out += self._feed(i, im)
         out += self._feed(index, image)
-        self._images.append((index, image))
         return self._placed(out)
 
     def finish(self) -> list[FrameResult]:
@@ -106,23 +105,28 @@ class Windows:
         if self.rule.frames and not self._every_depth:
             dense_from = self.rule.frames - self.rule.overlap
         self._window = Sequence(self._predictor, self._params, self._gate, dense_from)
-        self._start = shared[0] if shared else 0
         self._shared = shared
+        self._images.clear()
         self._pending: list[tuple[int, Tensor]] = []
         self._unplaced: list[FrameResult] = []
         self._similarity: Similarity | None = None
 
     def _feed(self, index: int, image: Tensor) -> list[FrameResult]:
-        if self._window.has_begun:
-            return [self._window.step(index, image)]
-        self._pending.append((index, image))
-        return self._begin() if len(self._pending) == self._params.scale_frames else []
+        if not self._window.has_begun:
+            self._pending.append((index, image))
+            return self._begin() if len(self._pending) == self._params.scale_frames else []
+        result = self._window.step(index, image)
+        if result.T is not None:
+            self._images.append((index, image))
+        return [result]
 
     def _begin(self) -> list[FrameResult]:
-        indices, images = zip(*self._pending, strict=True)
-        self._pending = []
+        pending, self._pending = self._pending, []
+        indices, images = zip(*pending, strict=True)
         results = self._window.begin(indices, stacked(images))
-        if not self._window.has_begun:
+        if self._window.has_begun:
+            self._images.extend(pending)
+        else:
             log.warning("the network gave no finite numbers for frames %d to %d", indices[0], indices[-1])
         return results
 
@@ -133,7 +137,12 @@ class Windows:
             if len(self._unplaced) < max(len(self._shared), 1):
                 return []
             self._similarity = self._aligned()
-        out = [placed(r, self._similarity) for r in self._unplaced]
+        # A frame that the window before has placed and this one lost keeps the place it has.
+        out = [
+            placed(r, self._similarity)
+            for r in self._unplaced
+            if r.T is not None or r.index not in self._shared
+        ]
         self._unplaced, self._shared = [], []
         self._tail.extend(r for r in out if r.T is not None)
         return out
@@ -144,7 +153,8 @@ class Windows:
         if not seen:
             return None
         before = {r.index: r for r in self._tail}
-        pairs = [(before[r.index], r) for r in seen if r.index in before]
+        # With a fixed interval, frames between keyframes have no depth at the beginning of a window.
+        pairs = [(before[r.index], r) for r in seen if r.index in before and r.depth is not None]
         if pairs:
             prev, cur = ([_view(r) for r in side] for side in zip(*pairs, strict=True))
             similarity = RULES[self._params.alignment](prev, cur, len(pairs))
@@ -152,7 +162,7 @@ class Windows:
             log.warning(
                 "window %d shares no frame with the one before: it goes on from the last pose", self.count
             )
-            similarity = _continued(self.similarities[-1].scale, self._tail[-1], seen[0])
+            similarity = anchored(self._tail[-1].T, seen[0].T, self.similarities[-1].scale)  # type: ignore[arg-type]
         else:
             similarity = Similarity.identity()
         self.similarities.append(similarity)
@@ -170,10 +180,3 @@ def placed(result: FrameResult, similarity: Similarity | None) -> FrameResult:
 def _view(result: FrameResult) -> View:
     assert result.T is not None and result.depth is not None
     return View(result.T, result.depth, result.confidence, result.is_keyframe)
-
-
-def _continued(scale: float, last: FrameResult, first: FrameResult) -> Similarity:
-    """The similarity of that scale by which `first` (of a window) takes the pose of `last` (in the map)."""
-    assert last.T is not None and first.T is not None
-    R = last.T[:3, :3] @ first.T[:3, :3].T
-    return Similarity(scale, R, last.T[:3, 3] - scale * R @ first.T[:3, 3])

@@ -10,8 +10,8 @@ import numpy as np
 
 from recon3d_ros.backends.base import Capabilities
 from recon3d_ros.backends.geometric.session import Session
-from recon3d_ros.backends.geometric.stages import Stages
 from recon3d_ros.backends.geometric.warm_up import warm_up
+from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import FrameError

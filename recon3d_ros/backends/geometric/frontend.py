@@ -11,8 +11,8 @@ import numpy as np
 from recon3d_ros.backends.geometric.linear import found
 from recon3d_ros.backends.geometric.locating import Located, by_flow, by_matches, by_rotation
 from recon3d_ros.backends.geometric.map import RECENT, Keyframe, Map, View
-from recon3d_ros.backends.geometric.stages import Stages
 from recon3d_ros.backends.geometric.tracker import Tracker
+from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.geometry import inverse, orthonormalised, rotation_angle
 from recon3d_ros.core.types import Pose
 from recon3d_ros.keyframing.gate import KeyframeGate

@@ -13,8 +13,8 @@ from recon3d_ros.backends.geometric.initialiser import Initialiser, Waiting
 from recon3d_ros.backends.geometric.lens import Lens
 from recon3d_ros.backends.geometric.map import Keyframe, Map, View
 from recon3d_ros.backends.geometric.mapper import Mapper
-from recon3d_ros.backends.geometric.stages import Stages
 from recon3d_ros.backends.geometric.tracker import Tracker
+from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.geometry import inverse

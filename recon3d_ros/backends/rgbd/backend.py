@@ -4,10 +4,7 @@ number of places and not of frames; the depth of a keyframe is the sensor's."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 
 import numpy as np
 
@@ -17,6 +14,7 @@ from recon3d_ros.backends.rgbd.kernels import points_of
 from recon3d_ros.backends.rgbd.local_map import LocalMap
 from recon3d_ros.backends.rgbd.registration import Fit, Tracks, register
 from recon3d_ros.backends.rgbd.view import Rectifier, View
+from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.geometry import body_from_optical, inverse
 from recon3d_ros.core.types import Floats, Frame, Pose, Scale, Tracking, Update
@@ -30,8 +28,6 @@ OVERLAP, AGREEMENT = 0.1, 0.4
 MEASURED = 0.05
 #: Image points below which new ones are taken, keyframe or not.
 SCARCE = 60
-#: Frames whose stage times are remembered.
-HISTORY = 2000
 
 
 class RgbdReconstructor:
@@ -50,7 +46,7 @@ class RgbdReconstructor:
         self._tracker = FeatureTracker()
         self._map = LocalMap()
         self._counts: Counter[str] = Counter()
-        self._times: dict[str, deque[float]] = {}
+        self._stages = Stages()
         self.reset()
 
     def reset(self) -> None:
@@ -68,12 +64,12 @@ class RgbdReconstructor:
 
     def step(self, frame: Frame) -> list[Update]:
         """Answer one frame. Raises FrameError for sizes that do not fit."""
-        with self._timed("rectify_ms"):
+        with self._stages("rectify"):
             view = self._rectifier.view(frame)
         index, self._index = self._index, self._index + 1
         if view is None:
             return [self._without_pose(index, frame, Tracking.INITIALISING, "no depth")]
-        with self._timed("track_ms"):
+        with self._stages("track"):
             T = self._pose(view, frame.prior if self.use_prior else None)
         if T is None:
             if len(self._map):
@@ -82,7 +78,7 @@ class RgbdReconstructor:
         self._poses[index] = T
         reason = self._keyframe_reason(view, T)
         if reason:
-            with self._timed("keyframe_ms"):
+            with self._stages("keyframe"):
                 surface = self._map.add(view, T)
                 self._tracker.restart(view.grey, view.camera, surface.depth, T)
         elif self._tracker.count < SCARCE and view.small is not None:
@@ -115,8 +111,7 @@ class RgbdReconstructor:
 
     def statistics(self) -> dict[str, float]:
         """Medians of the stages, and how often the camera was lost and found again."""
-        medians = {name: float(np.median(times)) for name, times in self._times.items()}
-        return {**medians, **{name: float(n) for name, n in self._counts.items()}}
+        return {**self._stages.medians_ms(), **{name: float(n) for name, n in self._counts.items()}}
 
     def _pose(self, view: View, prior: Pose | None) -> Pose | None:
         tracks = self._tracker.advance(view.grey, view.camera)
@@ -179,12 +174,6 @@ class RgbdReconstructor:
 
     def _without_pose(self, index: int, frame: Frame, tracking: Tracking, reason: str) -> Update:
         return Update(index, frame.stamp_ns, None, tracking, Scale.SENSOR, reason=reason)
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._times.setdefault(name, deque(maxlen=HISTORY)).append((time.perf_counter() - start) * 1e3)
 
 
 def _points(view: View) -> Floats:

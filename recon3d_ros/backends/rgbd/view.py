@@ -15,7 +15,7 @@ from recon3d_ros.backends.rgbd.kernels import JUMP, shrink
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import RgbdParams
 from recon3d_ros.core.errors import FrameError
-from recon3d_ros.core.image import resampling_map, to_grey
+from recon3d_ros.core.image import resampled, resampling_map, to_grey
 from recon3d_ros.core.types import Floats, Frame, Image
 
 #: Depth is tracked at about this width; it is noisy enough for more pixels to add nothing.
@@ -58,7 +58,7 @@ class Rectifier:
             return None
         self._depth_camera = camera
         ideal = camera.undistorted()
-        colours = _resampled(frame.image, ideal, image_camera)
+        colours = resampled(frame.image, ideal, image_camera)
         depth = None if frame.depth is None else self._clean(frame.depth, ideal, camera, image_camera)
         factor = max(1, round(ideal.width / WIDTH))
         small = shrink(depth, factor, JUMP) if depth is not None and factor > 1 else depth
@@ -99,14 +99,6 @@ class Rectifier:
         if image_camera != camera:
             usable &= _inside(ideal, image_camera)
         return np.where(usable, depth, np.float32(np.nan))
-
-
-def _resampled(image: Image, target: Camera, source: Camera) -> Image:
-    if target == source:
-        return image
-    table = resampling_map(target, source)
-    out: Image = cv2.remap(image, table, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    return out
 
 
 @lru_cache(maxsize=2)
