@@ -22,8 +22,10 @@ def _own_domain() -> str:
 # Before anything imports rclpy or numba.
 os.environ["ROS_DOMAIN_ID"] = _own_domain()
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-for _variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_variable, "2")
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+# Networks as small as those of the tests gain nothing from a second thread and lose much where the cores are busy.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,3 +68,61 @@ def data_dir() -> Path:
 def vectors_dir() -> Path:
     """Folder of reference numbers for parity tests."""
     return _folder("RECON3D_VECTORS", "../shared/vectors")
+
+
+#: Sizes of a network that is small enough for thousands of frames.
+OWN = dict(
+    image_size=56,
+    width=64,
+    heads=1,
+    depth=4,
+    mlp_ratio=2.0,
+    selected=(0, 1, 2, 3),
+    vit_depth=1,
+    vit_heads=1,
+    camera_depth=1,
+    camera_heads=1,
+    dpt_features=16,
+    dpt_channels=(8, 8, 16, 16),
+)
+
+
+@pytest.fixture(scope="session")
+def own_tiny():
+    """A network with seeded weights that needs no files. All parameters are random and of useful size; poses are of order
+    1, fields of view about 1 rad, depths about 2."""
+    torch = pytest.importorskip("torch")
+    from recon3d_ros.backends.gct.architecture import Architecture
+    from recon3d_ros.backends.gct.model import Gct
+
+    generator = torch.Generator().manual_seed(7)
+    model = Gct(Architecture(**OWN)).eval().requires_grad_(False)
+    for name, p in model.named_parameters():
+        noise = torch.randn(p.shape, generator=generator)
+        if "gamma" in name:
+            p.copy_(0.4 + 0.1 * noise)
+        elif "norm" in name:
+            p.copy_(0.1 * noise + (1.0 if name.endswith("weight") else 0.0))
+        elif name.endswith("bias"):
+            p.copy_(0.1 * noise)
+        elif name.endswith(("token", "tokens", "pos_embed")):
+            p.copy_(noise)
+        else:
+            p.copy_(noise / p[0].numel() ** 0.5)
+    iterations = 4
+    model.camera_head.pose_branch.fc2.weight.mul_(0.3)
+    upright = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    model.camera_head.pose_branch.fc2.bias.copy_(upright / iterations)
+    model.depth_head.scratch.output_conv2[2].weight.mul_(0.3)
+    model.depth_head.scratch.output_conv2[2].bias.copy_(torch.tensor([0.7, 0.0]))
+    return model
+
+
+@pytest.fixture(scope="session")
+def own_weights(own_tiny, tmp_path_factory):
+    """A file with the weights of `own_tiny`."""
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("weights") / "own.safetensors"
+    save_file(own_tiny.state_dict(), path, metadata={"architecture": own_tiny.arch.to_json()})
+    return path

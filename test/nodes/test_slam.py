@@ -12,6 +12,7 @@ import pytest
 from visualization_msgs.msg import MarkerArray
 
 from recon3d_ros.core.config import Config
+from recon3d_ros.core.params import build
 from recon3d_ros.core.trajectory import read_tum
 from recon3d_ros.nodes.mesher import MesherNode
 from recon3d_ros.nodes.reconstructor import ReconstructorNode
@@ -96,16 +97,21 @@ def test_the_mesher_reads_the_memory_that_the_reconstructor_wrote(graph):
     assert not segments(os.getpid())
 
 
-@pytest.mark.parametrize("backend", ["rgbd", "geometric"])
+@pytest.mark.parametrize("backend", ["rgbd", "geometric", "gct"])
 def test_live_and_offline_give_the_same_trajectory_and_keyframes(backend, request, programs, tmp_path):
     path = request.getfixturevalue("bag" if backend == "rgbd" else "orbit")
-    run = OfflineRun(open_source(path), Config())
+    given = {}
+    if backend == "gct":
+        weights = request.getfixturevalue("own_weights")
+        given = {"backend": "gct", "gct.weights": str(weights), "gct.image_width": 84, "gct.window_size": 16}
+    run = OfflineRun(open_source(path), build(Config, given))
     run.run()
     offline = run.results()
     run.close()
     slam = programs(
         "slam", "--ros-args", "-p", f"output:={tmp_path}", "-p", "input.queue:=100",
         "-r", "image:=/camera/image_raw", "-r", "depth:=/camera/depth/image_raw",
+        *(flag for name, value in given.items() for flag in ("-p", f"{name}:={value}")),
     )  # fmt: skip
     player = programs("replay", str(path), "--rate", "0.7", "--quiet")
     assert player.wait(60) == 0

@@ -21,6 +21,9 @@ from recon3d_ros.keyframing.gate import KeyframeGate
 
 log = logging.getLogger(__name__)
 
+#: Views that the network saw together in its training.
+TRAINED = 320
+
 
 @dataclass(frozen=True)
 class WindowRule:
@@ -73,6 +76,7 @@ class Windows:
         self.rule = WindowRule.of(params)
         self._predictor, self._params, self._gate = predictor, params, gate
         self._every_depth = every_depth
+        self._warned = False
         self._images: deque[tuple[int, Tensor]] = deque(maxlen=self.rule.overlap)
         self._tail: deque[FrameResult] = deque(maxlen=self.rule.overlap)
         self.similarities: list[Similarity] = []
@@ -93,6 +97,11 @@ class Windows:
             for i, im in again:
                 out += self._feed(i, im)
         out += self._feed(index, image)
+        if not self._warned and self._predictor.memory.frames > TRAINED:
+            self._warned = True
+            log.warning(
+                "more than %d keyframes in one window: poses may degrade; see gct.window_size", TRAINED
+            )
         return self._placed(out)
 
     def finish(self) -> list[FrameResult]:

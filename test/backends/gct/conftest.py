@@ -67,52 +67,8 @@ def frames(vectors):
     return vectors.load("images")["frames_u8"].float() / 255
 
 
-#: A network of our own, small enough for thousands of frames of OWN_SIZE: 12 tokens each.
-OWN = Architecture(
-    image_size=56,
-    width=64,
-    heads=1,
-    depth=4,
-    mlp_ratio=2.0,
-    selected=(0, 1, 2, 3),
-    vit_depth=1,
-    vit_heads=1,
-    camera_depth=1,
-    camera_heads=1,
-    dpt_features=16,
-    dpt_channels=(8, 8, 16, 16),
-)
+#: Height and width of images for `own_tiny`: 12 tokens each.
 OWN_SIZE = (28, 42)
-
-
-@pytest.fixture(scope="session")
-def own_tiny():
-    """A network with seeded weights that needs no files. All parameters are random and of useful size; poses are of order
-    1, fields of view about 1 rad, depths about 2."""
-    torch = pytest.importorskip("torch")
-    from recon3d_ros.backends.gct.model import Gct
-
-    generator = torch.Generator().manual_seed(7)
-    model = Gct(OWN).eval().requires_grad_(False)
-    for name, p in model.named_parameters():
-        noise = torch.randn(p.shape, generator=generator)
-        if "gamma" in name:
-            p.copy_(0.4 + 0.1 * noise)
-        elif "norm" in name:
-            p.copy_(0.1 * noise + (1.0 if name.endswith("weight") else 0.0))
-        elif name.endswith("bias"):
-            p.copy_(0.1 * noise)
-        elif name.endswith(("token", "tokens", "pos_embed")):
-            p.copy_(noise)
-        else:
-            p.copy_(noise / p[0].numel() ** 0.5)
-    iterations = 4
-    model.camera_head.pose_branch.fc2.weight.mul_(0.3)
-    upright = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
-    model.camera_head.pose_branch.fc2.bias.copy_(upright / iterations)
-    model.depth_head.scratch.output_conv2[2].weight.mul_(0.3)
-    model.depth_head.scratch.output_conv2[2].bias.copy_(torch.tensor([0.7, 0.0]))
-    return model
 
 
 @pytest.fixture(scope="session")
@@ -124,13 +80,3 @@ def own_frames():
     coarse = torch.rand((1, 3, 24, 48), generator=generator)
     picture = torch.nn.functional.interpolate(coarse, scale_factor=8, mode="bicubic")[0].clamp(0, 1)
     return torch.stack([picture[:, i : i + height, 3 * i : 3 * i + width] for i in range(48)])
-
-
-@pytest.fixture(scope="session")
-def own_weights(own_tiny, tmp_path_factory):
-    """A file with the weights of `own_tiny`."""
-    from safetensors.torch import save_file
-
-    path = tmp_path_factory.mktemp("weights") / "own.safetensors"
-    save_file(own_tiny.state_dict(), path, metadata={"architecture": OWN.to_json()})
-    return path

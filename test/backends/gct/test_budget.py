@@ -18,9 +18,18 @@ from recon3d_ros.backends.gct.memory import Memory, MemoryShape  # noqa: E402
 from recon3d_ros.backends.gct.model import Gct  # noqa: E402
 from recon3d_ros.core.errors import InputError  # noqa: E402
 
-#: Proportions of the full network (levels, heads and maps), a quarter as wide.
+#: Proportions of the full network (levels, heads and maps), an eighth as wide.
 SLIM = Architecture(
-    width=256, heads=4, depth=4, selected=(0, 1, 2, 3), vit_depth=2, vit_heads=4, camera_depth=1
+    width=128,
+    heads=2,
+    depth=4,
+    selected=(0, 1, 2, 3),
+    vit_depth=2,
+    vit_heads=2,
+    camera_depth=1,
+    camera_heads=2,
+    dpt_features=32,
+    dpt_channels=(32, 64, 128, 128),
 )
 
 
