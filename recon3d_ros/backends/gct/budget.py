@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 
 from recon3d_ros.backends.gct.aggregator import tokens_per_frame
+from recon3d_ros.backends.gct.dpt_head import LAST
 from recon3d_ros.backends.gct.memory import MemoryShape
 from recon3d_ros.core.errors import InputError
 
@@ -66,5 +67,6 @@ def work_bytes(shape: MemoryShape) -> int:
     pixels = height * width
     block = tokens * (20 + 16 * shape.dtype.itemsize)
     levels = tokens * 9 * 4
-    maps = pixels * (arch.dpt_features // 2) * 4 * 5 + shape.scale_frames * pixels * 2 * 4 * 4
+    channels = 5 * (arch.dpt_features // 2) + 2 * LAST
+    maps = pixels * channels * 4 + shape.scale_frames * pixels * 2 * 4 * 4
     return max(block, levels + maps)

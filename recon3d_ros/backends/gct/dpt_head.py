@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from recon3d_ros.backends.gct.architecture import SPECIAL_TOKENS, Architecture
 
 #: Channels before the last layer, and the strength of the position field.
-_LAST, _FIELD = 32, 0.1
+LAST, _FIELD = 32, 0.1
 
 
 class ResidualUnit(nn.Module):
@@ -64,7 +64,7 @@ class Scratch(nn.Module):
         self.refinenet4 = Fusion(features, has_skip=False)
         self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
         self.output_conv2 = nn.Sequential(
-            nn.Conv2d(features // 2, _LAST, 3, padding=1), nn.ReLU(), nn.Conv2d(_LAST, outputs, 1)
+            nn.Conv2d(features // 2, LAST, 3, padding=1), nn.ReLU(), nn.Conv2d(LAST, outputs, 1)
         )
 
 
