@@ -50,7 +50,7 @@ class VisionTransformer(nn.Module):
 
     def tokens(self, images: Tensor) -> Tensor:
         """[S,3,H,W] in 0..1 -> cls, registers and patches [S,1+4+h*w,C]."""
-        x = self.patch_embed(normalised(images))
+        x = self.patch_embed(normalised(images).to(self.pos_embed.dtype))
         grid = (images.shape[-2] // self.arch.patch, images.shape[-1] // self.arch.patch)
         x = torch.cat((self.cls_token.to(x.dtype).expand(len(x), -1, -1), x), 1)
         x = x + interpolated(self.pos_embed, grid).to(x.dtype)
