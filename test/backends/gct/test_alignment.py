@@ -204,7 +204,7 @@ def test_pixels_without_depth_have_no_ratio():
         assert rule(prev, cur, 4).scale == pytest.approx(S.scale, rel=1e-5)
 
 
-def test_robust_alignment_ignores_depth_that_either_window_distrusts():
+def test_d16_robust_alignment_ignores_depth_that_either_window_distrusts():
     rng = np.random.default_rng(8)
     prev, cur, S = cut(rng, overlap=6)
     # 45 % of the pixels of each window are distrusted and wrong, so that of all ratios most are.
@@ -217,7 +217,7 @@ def test_robust_alignment_ignores_depth_that_either_window_distrusts():
     assert equal(robust(prev, cur, 6), S)
 
 
-def test_robust_alignment_averages_the_poses_of_all_shared_keyframes():
+def test_d16_robust_alignment_averages_the_poses_of_all_shared_keyframes():
     rng = np.random.default_rng(9)
     errors = {paired_keyframes: [], robust: []}
     for _ in range(30):
