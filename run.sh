@@ -138,8 +138,8 @@ set_up() {
     echo running >"$state"
     say "[2/4] virtual environment .venv ($("$python" --version))"
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || logged "$python" -m venv "$venv"
-    say "[3/4] Python packages and ROS 2 messages: a minute or two, 1.1 GB on disk (log: .venv/setup.log)"
-    logged "$venv/bin/python" -m pip install --disable-pip-version-check -c config/constraints.txt -e ".[ros,${learned:+learned,}dev]"
+    say "[3/4] Python packages and ROS 2 messages: a minute or two, 1.2 GB on disk (log: .venv/setup.log)"
+    logged "$venv/bin/python" -m pip install --disable-pip-version-check -c config/constraints.txt -e ".[ros,${learned:+learned,}loops,dev]"
     say "[4/4] check"
     logged "$venv/bin/python" -c 'import rclpy, recon3d_ros.ros.messages'
     echo "$(fingerprint)${learned:+ learned}" >"$state"

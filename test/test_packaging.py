@@ -53,7 +53,7 @@ def test_tested_versions_lie_within_the_declared_ranges() -> None:
     requirements = pytest.importorskip("packaging.requirements")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    declared = [*project["dependencies"], *extras["learned"], *extras["dev"]]
+    declared = [*project["dependencies"], *extras["learned"], *extras["loops"], *extras["dev"]]
     ranges = {r.name.lower(): r.specifier for r in map(requirements.Requirement, declared)}
     lines = [line for line in (ROOT / "config" / "constraints.txt").read_text().splitlines() if "==" in line]
     for tested in map(requirements.Requirement, (line for line in lines if not line.startswith("#"))):

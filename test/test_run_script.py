@@ -85,14 +85,14 @@ def test_torch_comes_with_the_tests_or_when_asked_for_and_then_stays(tree: Tree)
     tree.run("doctor")
     assert "learned" not in tree.calls.read_text()
     tree.run("setup", "--learned")
-    assert tree.installs() == 1 and "[ros,learned,dev]" in tree.calls.read_text()
+    assert tree.installs() == 1 and "[ros,learned,loops,dev]" in tree.calls.read_text()
     for arguments in (("doctor",), ("setup",), ("setup", "--learned")):
         tree.run(*arguments)
         assert tree.installs() == 0
     with open(tree.root / "setup.py", "a") as file:
         file.write("# changed")
     tree.run("doctor")
-    assert "[ros,learned,dev]" in tree.calls.read_text()
+    assert "[ros,learned,loops,dev]" in tree.calls.read_text()
 
 
 def test_a_changed_message_is_built_anew_in_the_same_environment(tree: Tree) -> None:

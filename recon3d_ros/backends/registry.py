@@ -8,6 +8,7 @@ import importlib
 from recon3d_ros.backends.base import Reconstructor
 from recon3d_ros.backends.learned import weights
 from recon3d_ros.backends.learned.device import has_cuda
+from recon3d_ros.backends.scaled import ScaledReconstructor
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import InputError, require
 
@@ -48,7 +49,7 @@ def create(name: str, config: Config, realtime: bool = False) -> Reconstructor:
             require(needed, "learned")
     module, cls = _CLASSES[name]
     backend: Reconstructor = getattr(importlib.import_module(module), cls)(config, realtime)
-    return backend
+    return backend if backend.capabilities.metric else ScaledReconstructor(backend, config)
 
 
 def _what_gct_lacks(config: Config) -> str:

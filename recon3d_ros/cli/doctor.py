@@ -37,6 +37,7 @@ NEEDS = (
     Need("torch", "torch", "learned engines", "learned"),
     Need("safetensors", "safetensors", "weights of learned engines", "learned"),
     Need("huggingface_hub", "huggingface_hub", "fetching weights", "learned"),
+    Need("gtsam", "gtsam", "loop closing", "loops"),
     Need("cupy", "cupy-cuda12x", "meshing on a GPU", "gpu"),
     Need("rerun", "rerun-sdk", "--rerun recordings", "viz"),
     Need("open3d", "open3d", "Poisson meshes", "mesh"),

@@ -17,6 +17,8 @@ from recon3d_ros.cli.options import add_config_options, config_from
 
 if TYPE_CHECKING:
     from recon3d_ros.core.config import Config
+    from recon3d_ros.runtime.depth_folder import DepthFolder
+    from recon3d_ros.runtime.pipeline import Step
     from recon3d_ros.runtime.results import Results
     from recon3d_ros.runtime.runner import OfflineRun
     from recon3d_ros.runtime.sources.base import Source
@@ -51,6 +53,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         const="",
         help="write a Rerun recording (default: DIR/recording.rrd)",
     )
+    parser.add_argument(
+        "--save-depth",
+        action="store_true",
+        help="write the depth of each keyframe to DIR/depth, for recon3d eval",
+    )
     add_config_options(parser)
     parser.set_defaults(func=command)
 
@@ -67,13 +74,21 @@ def command(args: argparse.Namespace) -> int:
         log.info("source: %s", source.describe())
         run = OfflineRun(source, config)
         try:
-            with _stopping(run), _recording(args, folder) as sink:
+            with _stopping(run), _recording(args, folder) as sink, _saving_depth(args, folder) as depth:
+
+                def on_step(step: Step) -> None:
+                    if sink:
+                        sink.log_step(step)
+                    if depth:
+                        depth.write(step.update)
+
                 with _progress(source, args.quiet) as on_frame:
-                    run.run(sink.log_step if sink else lambda _: None, on_frame)
+                    run.run(on_step, on_frame)
                 results = run.results()
                 if sink and results.mesh is not None:
                     sink.log_mesh(results.mesh)
                 failures = save_all(results, source, folder)
+            failures += depth.failures if depth else []
         finally:
             run.close()
     print(f"results in {folder}")
@@ -162,6 +177,22 @@ def _recording(args: argparse.Namespace, folder: Path) -> Iterator[RerunSink | N
         yield sink
     finally:
         sink.close()
+
+
+@contextmanager
+def _saving_depth(args: argparse.Namespace, folder: Path) -> Iterator[DepthFolder | None]:
+    from recon3d_ros.runtime.depth_folder import DepthFolder, remove_depth
+
+    # Also where none is asked for: that of an earlier run does not belong to the poses of this one.
+    remove_depth(folder)
+    if not args.save_depth:
+        yield None
+        return
+    depth = DepthFolder(folder)
+    try:
+        yield depth
+    finally:
+        depth.close()
 
 
 @contextmanager

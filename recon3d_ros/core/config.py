@@ -62,6 +62,35 @@ class KeyframeParams:
         low=0.0,
         high=1.0,
     )
+    min_sharpness: float = param(
+        0.0,
+        "gradient energy, as a share of that of the frames before, below which a keyframe that is due waits for a sharper "
+        "frame, two frames at most; 0: off. Backend geometric",
+        low=0.0,
+        high=1.0,
+    )
+
+
+@dataclass(frozen=True)
+class ScaleParams:
+    """Metres and gravity for a backend that knows neither."""
+
+    gps: bool = param(True, "take positions that come with the images (EXIF, gps.txt) as reference")
+    camera_height: float = param(
+        0.0, "height of the camera above flat ground, of a ground vehicle; 0: not known", unit="m", low=0.0
+    )
+    wait: int = param(
+        32,
+        "keyframes whose depth waits for the scale before the map keeps the backend's unit",
+        low=8,
+        high=1000,
+    )
+    follow: float = param(
+        0.05,
+        "share of the way that the scale goes at each keyframe to what the newest ones say",
+        low=0.0,
+        high=1.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -133,6 +162,12 @@ class GeometricParams:
     depth_planes: int = param(64, "planes of the depth sweep", low=16, high=256)
     depth_queue: int = param(
         3, "keyframes that may wait for their depth before one is dropped and counted", low=1
+    )
+    loops: bool = param(
+        True, "look out for places seen before, and correct the drift since then (needs the extra `loops`)"
+    )
+    mapping_only: bool = param(
+        False, "trust the given poses (needs prior): no pose is estimated, images add depth, cloud and mesh"
     )
 
 
@@ -227,6 +262,7 @@ class Config:
     input: InputParams = field(default_factory=InputParams)
     frames: FrameParams = field(default_factory=FrameParams)
     keyframe: KeyframeParams = field(default_factory=KeyframeParams)
+    scale: ScaleParams = field(default_factory=ScaleParams)
     store: StoreParams = field(default_factory=StoreParams)
     cloud: CloudParams = field(default_factory=CloudParams)
     mesh: MeshParams = field(default_factory=MeshParams)

@@ -148,3 +148,9 @@ def apply_similarity(S: Array, T: Array) -> Array:
     """Pose T seen after the similarity S = [s R, t]: centre scaled and moved, rotation turned, no scale left in it."""
     scale = np.cbrt(np.linalg.det(S[:3, :3]))
     return pose(S[:3, :3] @ T[:3, :3] / scale, transform(S, T[:3, 3]))
+
+
+def inverse_similarity(S: Array) -> Array:
+    """The similarity back."""
+    back = np.asarray(np.linalg.inv(S[:3, :3]), dtype=np.float64)
+    return pose(back, -back @ S[:3, 3])

@@ -37,6 +37,16 @@ class Scale(str, Enum):
     LEARNED = "learned"
 
 
+class Gravity(str, Enum):
+    """What says that the z axis of the map points up. Where it is unknown, z is the first camera's up."""
+
+    UNKNOWN = "unknown"
+    PRIOR = "prior"
+    GPS = "gps"
+    IMU = "imu"
+    PLANE = "plane"
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One image as it came from a source.
@@ -45,6 +55,8 @@ class Frame:
     depth: float32 [h,w], metres along the optical z axis, NaN = no measurement, or None. depth_camera: of the depth
     image; None means that depth is registered to the image (same camera, resized to the depth's size).
     prior: pose map <- camera float64 4x4 from outside (odometry, TF, survey), or None. frame_id: name of the optical frame.
+    position: of the camera, float64 [3], metres east, north, up of the first fix (GPS), or None. up: unit vector [3]
+    against gravity in optical axes (IMU), or None.
     """
 
     stamp_ns: int
@@ -54,6 +66,21 @@ class Frame:
     depth_camera: Camera | None = None
     prior: Pose | None = None
     frame_id: str = "camera"
+    position: NDArray[np.float64] | None = None
+    up: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Join:
+    """Two maps were found to show the same place and are one from now on, under the smaller of their ids.
+
+    kept, moved: ids of the two maps. S_kept_moved: float64 4x4 similarity, coordinates of the moved map to the kept one;
+    its depths and distances grow by the scale of it.
+    """
+
+    kept: int
+    moved: int
+    S_kept_moved: Pose
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +88,16 @@ class Update:
     """A backend's answer to one frame.
 
     Every frame is answered once with a pose (or the state that says why there is none). A keyframe whose depth takes
-    longer is answered a second time, `revises` set, with the same index, its refined pose and the depth.
+    longer is answered a second time, `revises` set, with the same index, its refined pose and the depth; so is a frame
+    that was lost and whose pose became known later.
 
     index: running number of the frame since reset; it is also the id of the keyframe. stamp_ns: of the frame.
     T_map_cam: float64 4x4, camera (optical axes) to map, or None while there is no pose.
     camera: ideal pinhole camera of `depth` and `colours`. depth: float32 [h,w] along z in map units, NaN = none.
     colours: uint8 [h,w,3] RGB, seen by the pixels of `depth`. confidence: float32 [h,w] in 0..1, or None for all 1.
     reason: why the frame became a keyframe, or why it has no pose. corrections: newer poses of older keyframes.
+    map_id: the connected map that the pose is in; two maps have nothing in common, neither origin nor scale. join: set
+    where another map became part of this one; `corrections` then holds the keyframes that moved.
     """
 
     index: int
@@ -75,6 +105,7 @@ class Update:
     T_map_cam: Pose | None
     tracking: Tracking
     scale: Scale = Scale.UNKNOWN
+    gravity: Gravity = Gravity.UNKNOWN
     is_keyframe: bool = False
     reason: str = ""
     camera: Camera | None = None
@@ -83,6 +114,8 @@ class Update:
     confidence: Floats | None = None
     revises: bool = False
     corrections: Mapping[int, Pose] = field(default_factory=dict)
+    map_id: int = 0
+    join: Join | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,31 +11,48 @@ from recon3d_ros.core.config import KeyframeParams
 from recon3d_ros.core.geometry import Array
 from recon3d_ros.core.types import Floats
 
+#: Frames by which a keyframe is put off at most.
+_PATIENCE = 2
+
 
 class KeyframeGate:
     """Decides frame by frame; the backend reports what it measured against the last keyframe."""
 
     def __init__(self, params: KeyframeParams) -> None:
         self.params = params
+        #: Keyframes that waited for a sharper frame.
+        self.put_off = 0
+        self._waited = 0
         self._gap: int | None = None
 
     def reset(self) -> None:
         """The next frame is the first."""
         self._gap = None
 
-    def decide(self, flow: float, alive: float = 1.0) -> str:
+    def decide(self, flow: float, alive: float = 1.0, sharpness: float = 1.0) -> str:
         """Reason for a keyframe, or "" for none.
 
         flow: mean displacement against the last keyframe as a share of the image width, inf if nothing is visible.
         alive: share of the last keyframe's content that is still in view.
+        sharpness: of the frame beside those before it; a keyframe that is due on a blurred one waits, two frames at most.
         """
         reason = self._reason(flow, alive)
+        if (
+            reason
+            and self._gap is not None
+            and sharpness < self.params.min_sharpness
+            and self._waited < _PATIENCE
+        ):
+            self.put_off += self._waited == 0
+            self._waited += 1
+            reason = ""
         self._gap = 0 if reason else (self._gap or 0) + 1
+        self._waited = 0 if reason else self._waited
         return reason
 
     def made(self) -> None:
         """The backend made a keyframe for a reason of its own."""
-        self._gap = 0
+        self._gap = self._waited = 0
 
     def _reason(self, flow: float, alive: float) -> str:
         if self._gap is None:

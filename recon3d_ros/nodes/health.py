@@ -66,6 +66,7 @@ class HealthPublisher:
             "dropped": s.dropped,
             **{f"dropped: {r}": n for r, n in zip(s.drop_reasons, s.drop_counts, strict=True)},
             "scale": s.scale_state,
+            "gravity": s.gravity_state,
             "memory_mb": f"{s.memory_mb:.0f}",
             **health.values,
         }

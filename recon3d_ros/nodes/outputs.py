@@ -72,12 +72,15 @@ class StepPublisher:
         self._notice = node.create_publisher(KeyframeMessage, "~/keyframe", qos.NOTICES)
         self._tf = node.create_publisher(TFMessage, "/tf", qos.TF)
         self._camera_frame = ""
+        self._map_to_odom = MapToOdom()
         self._path_is_new = False
         self._begin()
 
     def publish(self, step: Step, frame: Frame | None, store: KeyframeStore) -> None:
         """Send all that a step brought. frame: the one that led to it, None at the end."""
         update = step.update
+        if step.begins:
+            self._change_map()
         self._map_to_odom.follow(update)
         if frame is not None:
             self._camera_frame = (self.config.frames.camera or frame.frame_id).lstrip("/")
@@ -108,6 +111,12 @@ class StepPublisher:
         if self._consumer is not None:
             self._consumer.reset()
         self._send_notice(KeyframeMessage(action=KeyframeMessage.REMOVE))
+
+    def _change_map(self) -> None:
+        """Begin anew in another map, or the same in another scale. Odometry goes on from where it was."""
+        elsewhere = self._map_to_odom.elsewhere()
+        self.reset()
+        self._map_to_odom = elsewhere
 
     def _begin(self) -> None:
         self._map_to_odom = MapToOdom()

@@ -208,6 +208,7 @@ class ReconstructorNode(Node):
                 header=header(state.stamp_ns, self.config.frames.map),
                 state=state.tracking.value,
                 scale_state=state.scale,
+                gravity_state=state.gravity,
                 keyframe_reason=state.reason,
                 frames=state.frames,
                 tracked=state.tracked,

@@ -18,7 +18,7 @@ from recon3d_ros.nodes.capture import Capture, Decoder, PriorAt, no_prior
 from recon3d_ros.runtime.metrics import HISTORY, Percentiles, peak_rss_mb
 from recon3d_ros.runtime.pipeline import Pipeline, Step
 from recon3d_ros.runtime.queues import BoundedQueue
-from recon3d_ros.runtime.results import Results, pipeline_report
+from recon3d_ros.runtime.results import Results, pipeline_report, pipeline_results
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class State:
     stamp_ns: int
     tracking: Tracking
     scale: str
+    gravity: str
     reason: str
     frames: int
     tracked: int
@@ -94,6 +95,7 @@ class LiveRun:
             stamp_ns=self._stamp_ns,
             tracking=pipeline.tracking,
             scale=pipeline.scale.value,
+            gravity=pipeline.gravity.value,
             reason=self._reason,
             frames=pipeline.frames,
             tracked=self._tracked,
@@ -138,11 +140,7 @@ class LiveRun:
                 pipeline, source, backend, peak_rss_mb(), dict(drops + self.drops - pipeline.metrics.drops)
             )
             report = dataclasses.replace(report, latency_ms=Percentiles.of(self.latency_ms))
-            records = [dataclasses.replace(record) for record in pipeline.keyframes.values()]
-            cloud = pipeline.cloud
-            return Results(
-                pipeline.trajectory(), records, cloud.points, cloud.colours, None, self._config, report
-            )
+            return dataclasses.replace(pipeline_results(pipeline, report), config=self._config)
 
     def close(self) -> None:
         """Stop the thread and free the backend and the store. May be called more than once."""

@@ -21,6 +21,8 @@ class MapToOdom:
     def __init__(self) -> None:
         self.T_map_odom: Pose = np.eye(4)
         self._newest: tuple[int, Pose] | None = None
+        self._T_odom_last: Pose | None = None
+        self._anew = False
 
     def follow(self, update: Update) -> None:
         """Take an update's corrections in: the newest keyframe stands for where the map has moved."""
@@ -36,7 +38,17 @@ class MapToOdom:
 
     def in_odom(self, T_map_x: Pose) -> Pose:
         """A pose in the map as one in odom."""
-        return inverse(self.T_map_odom) @ T_map_x
+        if self._anew and self._T_odom_last is not None:
+            self.T_map_odom = orthonormalised(T_map_x @ inverse(self._T_odom_last))
+        self._anew = False
+        self._T_odom_last = inverse(self.T_map_odom) @ T_map_x
+        return self._T_odom_last
+
+    def elsewhere(self) -> MapToOdom:
+        """For a map that has nothing in common with this one: its first pose is put where the last one was in odom."""
+        other = MapToOdom()
+        other._T_odom_last, other._anew = self._T_odom_last, True
+        return other
 
 
 class StaticTransforms:

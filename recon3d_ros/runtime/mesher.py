@@ -78,6 +78,14 @@ class MesherLoop:
             self.mesher.reset()
             then()
 
+    def drain(self) -> None:
+        """Wait until all that was put is integrated, and follow the last corrections."""
+        done = threading.Event()
+        self._queue.put(done.set)
+        done.wait()
+        with self._lock:
+            self._correct(always=True)
+
     def finish(self) -> None:
         """Integrate what waits, follow the last corrections, publish once more, and stop the thread."""
         self._queue.close()

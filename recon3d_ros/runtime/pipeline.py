@@ -7,10 +7,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recon3d_ros.backends.base import Reconstructor
 from recon3d_ros.core.camera import Camera
@@ -18,9 +19,10 @@ from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import FrameError, InputError, StoreError
 from recon3d_ros.core.geometry import is_pose
 from recon3d_ros.core.trajectory import Trajectory
-from recon3d_ros.core.types import Frame, Keyframe, Scale, Tracking, Update
+from recon3d_ros.core.types import Frame, Gravity, Keyframe, Pose, Scale, Tracking, Update
 from recon3d_ros.mapping.cloud import CloudMap
 from recon3d_ros.mapping.splat import median_depth
+from recon3d_ros.runtime.map_book import MapBook
 from recon3d_ros.runtime.metrics import Metrics
 from recon3d_ros.store.keyframe_store import KeyframeStore
 
@@ -29,10 +31,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One answer of the pipeline: the backend's update, and the keyframe that it completed, if any."""
+    """One answer of the pipeline: the backend's update, and the keyframe that it completed in the current map, if any.
+    begins: what was shown so far is no longer valid, and a consumer begins anew: another map, or the same in another scale.
+    """
 
     update: Update
     keyframe: Keyframe | None
+    begins: bool = False
 
 
 @dataclass
@@ -54,18 +59,18 @@ class Pipeline:
         self.reconstructor = reconstructor
         self.store = store
         self.metrics = Metrics()
-        self.cloud = CloudMap(config.cloud)
         self.reset()
 
     def reset(self) -> None:
         """Begin a new map; counters and timers go on."""
         self.reconstructor.reset()
         self.store.reset()
-        self.cloud.reset()
+        self.maps = MapBook(self.config.cloud)
         self.keyframes: dict[int, KeyframeRecord] = {}
         self.frames = 0
         self.tracking = Tracking.INITIALISING
         self.scale = Scale.UNKNOWN
+        self.gravity = Gravity.UNKNOWN
         self._stamps: dict[int, int] = {}
         self._last_stamp: int | None = None
         self._guessed: Camera | None = None
@@ -90,10 +95,25 @@ class Pipeline:
         """No frame follows: return what the backend still owes."""
         return self._take(self.reconstructor.finish())
 
+    @property
+    def cloud(self) -> CloudMap:
+        """The cloud of the current map."""
+        return self.maps.cloud
+
     def trajectory(self) -> Trajectory:
-        """The best poses now of all frames that have one."""
-        poses = self.reconstructor.poses()
-        indices = sorted(i for i in poses if i in self._stamps)
+        """The best poses now of the frames of the map with most of them."""
+        return next(iter(self.trajectories().values()))
+
+    def trajectories(self) -> dict[int, Trajectory]:
+        """The best poses now by map, the one with most frames first; there is always one, perhaps without frames."""
+        poses, maps = self.reconstructor.poses(), self.maps.frames
+        members: dict[int, list[int]] = {}
+        for index in sorted(i for i in poses if i in self._stamps):
+            members.setdefault(maps.get(index, 0), []).append(index)
+        ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0])) or [(0, [])]
+        return {number: self._trajectory(poses, indices) for number, indices in ordered}
+
+    def _trajectory(self, poses: Mapping[int, Pose], indices: list[int]) -> Trajectory:
         stamps = np.array([self._stamps[i] for i in indices], dtype=np.int64)
         return Trajectory(stamps, np.array([poses[i] for i in indices]).reshape(-1, 4, 4))
 
@@ -106,6 +126,12 @@ class Pipeline:
         if frame.prior is not None and not is_pose(frame.prior):
             self.metrics.drops["prior invalid"] += 1
             frame = dataclasses.replace(frame, prior=None)
+        if not _is_vector(frame.position):
+            self.metrics.drops["position invalid"] += 1
+            frame = dataclasses.replace(frame, position=None)
+        if not _is_vector(frame.up):
+            self.metrics.drops["up invalid"] += 1
+            frame = dataclasses.replace(frame, up=None)
         if frame.camera is None and self.reconstructor.capabilities.needs_camera:
             frame = dataclasses.replace(frame, camera=self._guess(frame))
         return frame
@@ -121,14 +147,21 @@ class Pipeline:
         return self._guessed
 
     def _take(self, updates: Iterable[Update]) -> list[Step]:
-        return [Step(update, self._record(update)) for update in updates]
+        steps = []
+        for update in updates:
+            begins = self.maps.follow(update)
+            keyframe = self._record(update)
+            steps.append(Step(update, keyframe if update.map_id == self.maps.current else None, begins))
+        return steps
 
     def _record(self, update: Update) -> Keyframe | None:
         if not update.revises:
             self._stamps[update.index] = update.stamp_ns
-            self.tracking, self.scale = update.tracking, update.scale
-        if update.corrections:
-            self.cloud.correct(update.corrections)
+            self.tracking = update.tracking
+        self.scale, self.gravity = update.scale, update.gravity
+        cloud = self.maps.clouds.get(update.map_id)
+        if update.corrections and cloud is not None:
+            cloud.correct(update.corrections)
         if not update.is_keyframe:
             return None
         if update.index not in self.keyframes:
@@ -144,13 +177,19 @@ class Pipeline:
                 log.warning("keyframe %d not stored: %s", update.index, error)
                 return None
         self.keyframes[update.index].points = len(keyframe.points)
-        if not self.cloud.voxel_size:
-            self.cloud.voxel_size = (
-                self.config.mesh.voxel_size or self.config.mesh.voxel_share * median_depth(keyframe)
+        cloud = self.maps.clouds[update.map_id]
+        if not cloud.voxel_size:
+            cloud.voxel_size = self.config.mesh.voxel_size or self.config.mesh.voxel_share * median_depth(
+                keyframe
             )
         with self.metrics.stage("cloud"):
-            self.cloud.add(keyframe)
+            cloud.add(keyframe)
         return keyframe
+
+
+def _is_vector(vector: NDArray[np.float64] | None) -> bool:
+    """Whether it is a vector [3], or not given."""
+    return vector is None or (np.shape(vector) == (3,) and bool(np.isfinite(vector).all()))
 
 
 def demand(reconstructor: Reconstructor, name: str, has_depth: bool) -> None:

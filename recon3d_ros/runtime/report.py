@@ -13,7 +13,8 @@ from recon3d_ros.runtime.metrics import Percentiles
 
 @dataclass(frozen=True)
 class Report:
-    """frames: taken by the backend; tracked: of them with a pose; drops: frames and keyframes given up, by reason.
+    """frames: taken by the backend; tracked: of them with a pose; maps: the same by id of the map;
+    drops: frames and keyframes given up, by reason.
     fps: frames per second of wall time. latency_ms: arrival to answer. ate_*, surface_*: only where truth is known, after
     `alignment` (sim3 or se3); surface errors in metres of the truth, voxel_m likewise.
     published, received: messages by topic, where a second process counted them."""
@@ -33,6 +34,8 @@ class Report:
     voxel_size: float
     drops: Mapping[str, int] = field(default_factory=dict)
     backend_statistics: Mapping[str, float] = field(default_factory=dict)
+    maps: Mapping[str, int] = field(default_factory=dict)
+    gravity_state: str = "unknown"
     interrupted: bool = False
     alignment: str | None = None
     truth_path_m: float | None = None
@@ -56,10 +59,12 @@ class Report:
         """The report as Markdown tables."""
         rows = [("source", self.source), ("backend", self.backend)]
         rows += [("frames tracked", f"{self.tracked} of {self.frames}"), ("keyframes", str(self.keyframes))]
+        if len(self.maps) > 1:
+            rows.append(("maps", ", ".join(f"{number}: {n} frames" for number, n in self.maps.items())))
         rows += self._truth_rows()
         speed = f"{self.fps:.1f} frames/s, latency p50 {self.latency_ms.p50:.1f} ms, p95 {self.latency_ms.p95:.1f} ms"
         rows += [
-            ("scale", self.scale_state),
+            ("scale, gravity", f"{self.scale_state}, {self.gravity_state}"),
             ("mesh", f"{self.triangles:,} triangles, voxel {self.voxel_size:.4g}"),
             ("cloud", f"{self.points:,} points"),
             ("speed", speed),

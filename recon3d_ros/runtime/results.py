@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, eq=False)
 class Results:
     """All that a reconstruction came to. cloud_points float32 [N,3], cloud_colours uint8 [N,3], both in the map frame;
-    mesh: None where another process holds it."""
+    mesh: None where another process holds it. All are of the map with most frames; other_maps: trajectories of those that
+    could not be joined to it, by id of the map."""
 
     trajectory: Trajectory
     keyframes: Sequence[KeyframeRecord]
@@ -34,6 +36,7 @@ class Results:
     mesh: MeshBlock | None
     config: Config
     report: Report
+    other_maps: Mapping[int, Trajectory] = field(default_factory=dict)
 
 
 def prepare_folder(folder: str | Path) -> Path:
@@ -57,6 +60,7 @@ def save(results: Results, folder: str | Path) -> list[str]:
     mesh = results.mesh
     writers: list[tuple[str, Callable[[Path], None]]] = [
         ("trajectory.txt", lambda p: write_text(p, format_tum(results.trajectory))),
+        *_other_trajectories(results),
         ("keyframes.csv", lambda p: write_text(p, _keyframes_csv(results))),
         ("config.yaml", lambda p: write_text(p, dump_yaml(results.config))),
         ("report.json", lambda p: write_text(p, results.report.to_json())),
@@ -65,13 +69,31 @@ def save(results: Results, folder: str | Path) -> list[str]:
     ]
     if mesh is not None:
         writers.append(("mesh.ply", lambda p: write_ply_mesh(p, mesh.vertices, mesh.triangles, mesh.colours)))
-    failures = []
+    failures = _remove_trajectories(path)
     for name, write in writers:
         try:
             write(path / name)
         except (OSError, ReconError) as error:
             failures.append(f"{name} not written: {error}")
             log.error("%s", failures[-1])
+    return failures
+
+
+def _other_trajectories(results: Results) -> list[tuple[str, Callable[[Path], None]]]:
+    def writer(trajectory: Trajectory) -> Callable[[Path], None]:
+        return lambda p: write_text(p, format_tum(trajectory))
+
+    return [(f"trajectory_map{number}.txt", writer(t)) for number, t in results.other_maps.items()]
+
+
+def _remove_trajectories(folder: Path) -> list[str]:
+    """Those of the maps of an earlier run do not belong to this one; returns what failed."""
+    failures = []
+    for path in folder.glob("trajectory_map*.txt"):
+        try:
+            path.unlink()
+        except OSError as error:
+            failures.append(f"{path.name} of an earlier run not removed: {error}")
     return failures
 
 
@@ -85,24 +107,35 @@ def pipeline_report(
     pipeline: Pipeline, source: str, backend: str, peak_rss_mb: float, drops: dict[str, int]
 ) -> Report:
     """The report of a pipeline without a mesh; `drops` are added to those the pipeline counted."""
-    trajectory = pipeline.trajectory()
+    frames = {number: len(t) for number, t in pipeline.trajectories().items()}
     return Report(
         source=source,
         backend=backend,
         frames=pipeline.frames,
-        tracked=len(trajectory),
+        tracked=sum(frames.values()),
         keyframes=len(pipeline.keyframes),
         fps=round(pipeline.metrics.fps, 3),
         latency_ms=pipeline.metrics.latency,
         stage_ms=pipeline.metrics.stages,
         peak_rss_mb=round(peak_rss_mb, 1),
         scale_state=pipeline.scale.value,
+        gravity_state=pipeline.gravity.value,
         points=len(pipeline.cloud.points),
         triangles=0,
         voxel_size=0.0,
         drops={k: n for k, n in (pipeline.metrics.drops + type(pipeline.metrics.drops)(drops)).items() if n},
         backend_statistics=pipeline.reconstructor.statistics(),
+        maps={str(number): n for number, n in sorted(frames.items())},
     )
+
+
+def pipeline_results(pipeline: Pipeline, report: Report) -> Results:
+    """What a pipeline came to, without a mesh. It may go on meanwhile."""
+    (number, trajectory), *others = pipeline.trajectories().items()
+    cloud = pipeline.maps.clouds.get(number, pipeline.cloud)
+    records = [dataclasses.replace(record) for record in pipeline.keyframes.values()]
+    points, colours, config = cloud.points, cloud.colours, pipeline.config
+    return Results(trajectory, records, points, colours, None, config, report, dict(others))
 
 
 def _keyframes_csv(results: Results) -> str:

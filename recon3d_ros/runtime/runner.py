@@ -13,8 +13,9 @@ from recon3d_ros.core.config import Config
 from recon3d_ros.runtime.mesher import MesherLoop
 from recon3d_ros.runtime.metrics import peak_rss_mb
 from recon3d_ros.runtime.pipeline import Pipeline, Step, demand
-from recon3d_ros.runtime.results import Results, pipeline_report
+from recon3d_ros.runtime.results import Results, pipeline_report, pipeline_results
 from recon3d_ros.runtime.sources.base import Source
+from recon3d_ros.runtime.surfaces import Surfaces
 from recon3d_ros.store.heap import HeapArena
 from recon3d_ros.store.keyframe_store import KeyframeStore
 
@@ -37,6 +38,7 @@ class OfflineRun:
             config, reconstructor, KeyframeStore(HeapArena(), config.store, config.cloud)
         )
         self.mesher = MesherLoop(config.mesh, realtime=False)
+        self.surfaces = Surfaces(self.mesher)
 
     def run(
         self, on_step: Callable[[Step], None] = lambda _: None, on_frame: Callable[[], None] = lambda: None
@@ -52,7 +54,7 @@ class OfflineRun:
 
     def results(self) -> Results:
         """What was computed so far."""
-        mesh = self.mesher.surface()
+        mesh = self.surfaces.of(next(iter(self.pipeline.trajectories())))
         pipeline, mesher = self.pipeline, self.mesher
         drops = {**self.source.skipped, **mesher.metrics.drops, "mesher behind": mesher.dropped}
         report = pipeline_report(pipeline, self.source.describe(), self.backend, peak_rss_mb(), drops)
@@ -63,9 +65,7 @@ class OfflineRun:
             stage_ms={**report.stage_ms, **mesher.metrics.stages},
             interrupted=self.stop.is_set(),
         )
-        cloud = pipeline.cloud
-        records = list(pipeline.keyframes.values())
-        return Results(pipeline.trajectory(), records, cloud.points, cloud.colours, mesh, self.config, report)
+        return dataclasses.replace(pipeline_results(pipeline, report), mesh=mesh)
 
     def close(self) -> None:
         """Stop threads and free memory."""
@@ -75,6 +75,7 @@ class OfflineRun:
 
     def _pass_on(self, steps: list[Step], on_step: Callable[[Step], None]) -> None:
         for step in steps:
+            self.surfaces.follow(step)
             if step.update.corrections:
                 self.mesher.correct(step.update.corrections)
             if step.keyframe is not None:

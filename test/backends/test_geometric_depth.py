@@ -102,10 +102,16 @@ def views(patches: list[Patch], count: int = 5) -> list[View]:
     return out
 
 
-def submit(worker: DenseWorker, seen: list[View], i: int, depth_range: tuple[float, float] = RANGE) -> None:
+def submit(
+    worker: DenseWorker,
+    seen: list[View],
+    i: int,
+    depth_range: tuple[float, float] = RANGE,
+    patient: bool = False,
+) -> None:
     near = sorted((j for j in range(len(seen)) if j != i), key=lambda j: abs(j - i))[:4]
     around = [(seen[j].keyframe, seen[j].T_map_cam) for j in near]
-    worker.submit(seen[i].keyframe, seen[i].T_map_cam, around, depth_range)
+    worker.submit(seen[i].keyframe, seen[i].T_map_cam, around, depth_range, patient)
 
 
 def depth_of(patches: list[Patch], count: int = 5) -> tuple[list[DenseResult], list[View]]:
@@ -260,6 +266,25 @@ def test_in_real_time_a_full_queue_drops_the_new_keyframe_and_counts_it(
     submit(w, seen, 4)
     assert [r.index for r in w.results(wait=True)] == [4]
     assert w.failed == 0
+
+
+def test_in_real_time_a_patient_keyframe_waits_for_room_and_is_not_dropped(
+    worker: Callable[..., DenseWorker], gate: Gate
+) -> None:
+    seen, w = views(WALL), worker(realtime=True, queue=1)
+    submit(w, seen, 0)
+    gate.reached.wait()
+    assert not w.full
+    submit(w, seen, 1)
+    assert w.full
+    late = threading.Thread(target=submit, args=(w, seen, 2), kwargs={"patient": True})
+    late.start()
+    late.join(0.1)
+    assert late.is_alive()
+    gate.open.set()
+    late.join(30)
+    assert [r.index for r in w.results(wait=True)] == [0, 1, 2]
+    assert w.dropped == 0
 
 
 def test_offline_a_full_queue_makes_the_caller_wait(worker: Callable[..., DenseWorker], gate: Gate) -> None:

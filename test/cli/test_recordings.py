@@ -3,9 +3,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from recon3d_ros.cli.main import main
+from recon3d_ros.core.trajectory import read_tum
+from recon3d_ros.runtime.sources import open_source
 
 pytestmark = pytest.mark.data
 
@@ -38,3 +41,28 @@ def test_a_resting_drone_does_not_drift(data_dir, tmp_path):
     main(["run", str(data_dir / "euroc-v101-ground"), "--out", str(tmp_path), "--quiet"])
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["frames"] == 19 and report["tracked"] == 0 and report["keyframes"] == 0
+
+
+@pytest.mark.slow
+def test_a_photo_survey_with_gps_becomes_metric_and_level(data_dir, tmp_path):
+    folder = data_dir / "drone-brighton-beach"
+    report = report_of(tmp_path, folder, "--backend", "geometric")
+    assert report["tracked"] >= 16 and report["frames"] == 18
+    assert (report["scale_state"], report["gravity_state"]) == ("prior", "gps")
+    flown = read_tum(tmp_path / "trajectory.txt")
+    given = open_source(folder).positions
+    error = [
+        np.linalg.norm(T[:3, 3] - given[t])
+        for t, T in zip(flown.stamps_ns.tolist(), flown.poses, strict=True)
+    ]
+    assert np.sqrt(np.mean(np.square(error))) < 1.5
+    # The camera looks straight down.
+    axis = flown.poses[:, :3, 2].mean(axis=0)
+    assert np.degrees(np.arccos(-axis[2] / np.linalg.norm(axis))) < 5.0
+
+
+def test_the_height_of_the_camera_gives_a_car_its_metres(data_dir, tmp_path):
+    given = ("--backend", "geometric", "--set", "scale.camera_height=1.65")
+    report = report_of(tmp_path, data_dir / "kitti-odometry-a", *given)
+    assert (report["scale_state"], report["gravity_state"]) == ("prior", "plane")
+    assert report["alignment"] == "se3" and report["ate_percent_of_path"] < 1.0

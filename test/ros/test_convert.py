@@ -82,6 +82,15 @@ def test_a_correction_moves_map_to_odom_and_the_camera_goes_on_smoothly_in_odom(
     assert np.allclose(split.T_map_odom @ T, moved)
 
 
+def test_in_another_map_odometry_goes_on_from_where_it_was():
+    split = MapToOdom()
+    step = pose(np.eye(3), np.array([0.1, 0.0, 0.0]))
+    before = split.in_odom(T)
+    other = split.elsewhere()
+    assert np.allclose(other.in_odom(np.eye(4)), before)
+    assert np.allclose(other.in_odom(step), before @ step)
+
+
 def test_static_transforms_are_found_through_a_chain_in_both_directions_and_never_invented():
     A, B = pose(so3_exp(np.array([0.1, 0, 0])), np.array([1.0, 0, 0])), T
     tree = StaticTransforms()

@@ -9,7 +9,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import FrameError, InputError
 from recon3d_ros.core.geometry import pose
-from recon3d_ros.core.types import Frame, Tracking, Update
+from recon3d_ros.core.types import Frame, Gravity, Scale, Tracking, Update
 from recon3d_ros.runtime.pipeline import Pipeline, demand
 from recon3d_ros.store.heap import HeapArena
 from recon3d_ros.store.keyframe_store import KeyframeStore
@@ -124,3 +124,17 @@ def test_a_backend_that_needs_depth_is_refused_where_there_is_none():
 
     with pytest.raises(InputError, match="--backend geometric"):
         demand(NeedsDepth(), "rgbd", has_depth=False)
+
+
+def test_a_position_or_gravity_that_is_none_is_left_out_and_counted(pipeline):
+    pipeline.step(Frame(1, IMAGE, CAMERA, position=np.full(3, np.nan), up=np.zeros((2, 2))))
+    assert pipeline.metrics.drops == {"position invalid": 1, "up invalid": 1}
+    assert pipeline.reconstructor.seen[0].position is None and pipeline.reconstructor.seen[0].up is None
+
+
+def test_a_scale_that_becomes_known_late_is_the_state_at_the_end(pipeline):
+    pipeline.step(frames(1)[0])
+    told = pipeline.reconstructor.update(0, revises=True, scale=Scale.PRIOR, gravity=Gravity.GPS)
+    pipeline.reconstructor.owed = [told]
+    pipeline.finish()
+    assert (pipeline.scale, pipeline.gravity) == (Scale.PRIOR, Gravity.GPS)

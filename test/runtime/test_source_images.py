@@ -138,3 +138,42 @@ def test_a_prior_is_refused_where_there_are_no_poses(tmp_path):
     write(tmp_path / "0.png")
     with pytest.raises(InputError, match="without the prior"):
         open_source(tmp_path, prior=True)
+
+
+def photograph(path, seconds, **gps):
+    """A photo with focal length, time and, where given, place."""
+    image = pytest.importorskip("PIL.Image").new("RGB", (64, 48))
+    exif = image.getexif()
+    exif.get_ifd(0x8769).update({0xA405: 24, 0x9003: f"2024:05:06 07:08:{seconds:02d}"})
+    if gps:
+        degrees = {"latitude": (1, "N", 2), "longitude": (3, "E", 4)}
+        for name, (ref, side, tag) in degrees.items():
+            exif.get_ifd(0x8825).update({ref: side, tag: (gps[name], 0.0, 0.0)})
+        exif.get_ifd(0x8825)[6] = gps["altitude"]
+    image.save(path, exif=exif)
+
+
+def test_photos_bring_focal_length_place_and_time(tmp_path):
+    for i in range(3):
+        place = {} if i == 1 else {"latitude": 47.0 + 1e-4 * i, "longitude": 8.0, "altitude": 400.0 + i}
+        photograph(tmp_path / f"{i}.jpg", 10 + 2 * i, **place)
+    source = open_source(tmp_path)
+    for _ in range(2):
+        frames = list(source)
+        assert frames[0].camera.fx == pytest.approx(24 / 43.267 * 80, rel=1e-4) and frames[0].camera.estimated
+        assert np.diff([f.stamp_ns for f in frames]).tolist() == [2 * 10**9] * 2
+        assert frames[0].position.tolist() == [0, 0, 0] and frames[1].position is None
+        assert frames[2].position == pytest.approx([0.0, 22.2, 2.0], abs=0.1)
+    assert "EXIF" in source.describe() and "2 GPS positions" in source.describe()
+
+
+def test_photos_taken_in_the_same_second_keep_the_assumed_rate(tmp_path):
+    for i in range(3):
+        photograph(tmp_path / f"{i}.jpg", 10)
+    assert [f.stamp_ns for f in open_source(tmp_path)] == [0, 10**8, 2 * 10**8]
+
+
+def test_a_calibration_outweighs_the_photos(tmp_path):
+    photograph(tmp_path / "0.jpg", 10)
+    camera = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
+    assert open_source(tmp_path, camera=camera).camera == camera

@@ -105,3 +105,22 @@ def test_the_real_recordings_open(data_dir):
         frame = next(iter(source))
         assert frame.image.dtype == np.uint8
         assert frame.camera is None or frame.camera.size == frame.image.shape[1::-1]
+
+
+def test_gps_positions_are_metres_of_the_first_fix(folder):
+    stamps = [line.split()[0] for line in (folder / "rgb.txt").read_text().splitlines() if line[0] != "#"]
+    rows = ["# timestamp lat lon alt more"]
+    rows += [f"{s} {47.0 + 1e-4 * i} 8.0 {400.0 + i} 1 2 3 nan" for i, s in enumerate(stamps)]
+    rows[-1] = f"{stamps[-1]} nan nan nan"
+    (folder / "gps.txt").write_text("\n".join(rows))
+    source = open_source(folder)
+    frames = list(source)
+    assert frames[0].position == pytest.approx([0, 0, 0]) and frames[-1].position is None
+    assert frames[1].position == pytest.approx([0.0, 11.1, 1.0], abs=0.1)
+    assert f"{len(stamps) - 1} GPS positions" in source.describe()
+
+
+def test_a_line_of_gps_that_is_none_is_named(folder):
+    (folder / "gps.txt").write_text("1.0 47.0\n")
+    with pytest.raises(InputError, match=r"gps.txt:1: expected 'seconds latitude"):
+        open_source(folder)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what the network said to updates of the map: placed, scaled by a given pose where there is one, and with depth that
-can be trusted."""
+"""From what the network said to updates of the map: placed, and with depth that can be trusted."""
 
 from __future__ import annotations
 
@@ -12,10 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recon3d_ros.backends.gct.alignment import anchored
+from recon3d_ros.backends.gct.alignment import Similarity, anchored
 from recon3d_ros.backends.gct.pose_encoding import camera as camera_of
 from recon3d_ros.backends.gct.sequence import FrameResult, Kind
-from recon3d_ros.backends.metric_scale import MetricScale
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.geometry import body_from_optical, inverse
@@ -24,8 +22,6 @@ from recon3d_ros.keyframing.gate import KeyframeGate, induced_flow
 
 log = logging.getLogger(__name__)
 
-#: Keyframes whose depth waits for the scale that given poses will tell, before the map takes the network's own.
-HELD = 32
 #: Keyframes over which the network's focal length is compared with the calibration, and the difference worth a warning.
 _COMPARED, _FOCAL_OFF = 10, 0.1
 
@@ -36,29 +32,22 @@ Sky = Callable[[Image], NDArray[np.bool_]]
 @dataclass(frozen=True, eq=False)
 class Input:
     """What is remembered of a frame until it is answered. colours: as the network saw it. camera: the given one for these,
-    None where none is known. prior: pose in metres, None where there is none."""
+    None where none is known."""
 
     stamp_ns: int
     colours: Image
     camera: Camera | None
-    prior: Pose | None
 
 
 class Answers:
-    """The map's side of the stream. The first camera stands at the origin and looks along x, z up; with a prior it stands
-    where that says."""
+    """The map's side of the stream. The first camera stands at the origin and looks along x, z up."""
 
     def __init__(self, config: Config, sky: Sky | None = None) -> None:
         self._config, self._sky = config, sky
         self._inputs: dict[int, Input] = {}
         self._world: dict[int, Pose] = {}
-        self._anchor: tuple[Pose, Pose] | None = (
-            None  # the first camera, in the network's world and in the map
-        )
-        self._scale = 1.0
-        self._state = Scale.LEARNED
-        self._metric = MetricScale() if config.prior else None
-        self._held: list[tuple[Update, float]] = []
+        #: map <- world of the network.
+        self._anchor: Similarity | None = None
         self._keyframes: set[int] = set()
         self._moved: set[int] = set()
         self._thinning = KeyframeGate(config.keyframe)
@@ -78,80 +67,40 @@ class Answers:
                 self._note(result, result.T)
             if result.index in self._inputs:
                 out.append(self._answer(result, self._inputs.pop(result.index)))
-        if len(self._held) >= HELD:
-            self._give_up()
-        if self._state is Scale.PRIOR:
-            out += self.release()
         return self._with_corrections(out)
-
-    def release(self) -> list[Update]:
-        """The keyframes that waited for the scale."""
-        held, self._held = self._held, []
-        return [
-            replace(
-                u,
-                T_map_cam=self._pose(u.index),
-                scale=self._state,
-                depth=u.depth * np.float32(self._scale / s),
-            )
-            for u, s in held
-            if u.depth is not None
-        ]
 
     def poses(self) -> dict[int, Pose]:
         """Camera to map, by index of the frame."""
         return {index: self._pose(index) for index in self._world}
 
     def statistics(self) -> dict[str, float]:
-        """lost frames; focal_ratio: the network's focal length over the calibration's; prior_scale: metres per unit of the
-        network as used, and prior_scale_now as it would be found now."""
+        """lost frames; focal_ratio: the network's focal length over the calibration's."""
         out = {"lost": float(self.lost)}
         if self._focals:
             out["focal_ratio"] = float(np.median(self._focals))
-        now = self._metric.estimate() if self._metric else None
-        if now is not None:
-            out |= {"prior_scale": self._scale, "prior_scale_now": now}
         return out
 
     def _note(self, result: FrameResult, T: Pose) -> None:
         """Take in where the network sees a frame, the first or a later time."""
-        given = self._inputs.get(result.index)
         if self._anchor is None:
-            prior = given.prior if given is not None and self._metric else None
-            self._anchor = (T, body_from_optical() if prior is None else prior)
+            self._anchor = anchored(body_from_optical(), T, 1.0)
         self._world[result.index] = T
         if result.index in self._keyframes:
             self._moved.add(result.index)
-        if (
-            self._metric
-            and given is not None
-            and given.prior is not None
-            and result.depth is not None
-            and result.is_keyframe
-        ):
-            self._metric.add(T, given.prior, float(np.median(result.depth)))
-            scale = self._metric.estimate() if self._state is Scale.LEARNED else None
-            if scale is not None and (self._held or not self._keyframes):
-                log.info("the given poses say that a unit of the network is %.4g m", scale)
-                self._scale, self._state = scale, Scale.PRIOR
-                self._moved |= self._keyframes
 
     def _answer(self, result: FrameResult, given: Input) -> Update:
         index = result.index
         if result.T is None:
             self.lost += 1
             why = "the network gave no finite numbers"
-            return Update(index, given.stamp_ns, None, Tracking.LOST, self._state, reason=why)
-        update = Update(index, given.stamp_ns, self._pose(index), Tracking.TRACKING, self._state)
+            return Update(index, given.stamp_ns, None, Tracking.LOST, Scale.LEARNED, reason=why)
+        update = Update(index, given.stamp_ns, self._pose(index), Tracking.TRACKING, Scale.LEARNED)
         if not result.is_keyframe:
             return update
         keyframe = self._keyframe(result, given, update)
         if keyframe is None:
             return update
         self._keyframes.add(index)
-        if self._metric and self._state is Scale.LEARNED and given.prior is not None:
-            self._held.append((replace(keyframe, revises=True), self._scale))
-            return replace(keyframe, depth=None, colours=None, confidence=None)
         return keyframe
 
     def _keyframe(self, result: FrameResult, given: Input, update: Update) -> Update | None:
@@ -165,7 +114,7 @@ class Answers:
         trusted = np.isfinite(result.depth) & (result.confidence >= self._config.gct.min_confidence)
         if self._sky is not None:
             trusted &= ~self._sky(given.colours)
-        depth = np.where(trusted, result.depth * np.float32(self._scale), np.float32(np.nan))
+        depth = np.where(trusted, result.depth, np.float32(np.nan))
         keyframe = replace(
             update,
             is_keyframe=True,
@@ -202,15 +151,9 @@ class Answers:
                 100 * ratio,
             )
 
-    def _give_up(self) -> None:
-        log.warning("the given poses do not tell the scale: the map keeps the network's own unit")
-        self._metric = None
-        self._state = Scale.LEARNED
-
     def _pose(self, index: int) -> Pose:
         assert self._anchor is not None
-        T_world, T_map = self._anchor
-        return anchored(T_map, T_world, self._scale).apply_pose(self._world[index])
+        return self._anchor.apply_pose(self._world[index])
 
     def _with_corrections(self, out: list[Update]) -> list[Update]:
         """The first update also says how older keyframes moved."""

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 
 class GctReconstructor:
-    """Needs weights, and no calibration: the network finds the focal length. The unit of the map is the network's own,
-    metres where poses are given and asked for (`prior`). The first frames are answered together with the last of them.
+    """Needs weights, and no calibration: the network finds the focal length. The unit of the map is the network's own. The
+    first frames are answered together with the last of them.
     """
 
     def __init__(self, config: Config, realtime: bool = False) -> None:
@@ -64,7 +64,7 @@ class GctReconstructor:
             self._session = self._begin(frame.image, prepared)
         self._size = frame.image.shape
         index, self._index = self._index, self._index + 1
-        return self._session.step(index, Input(frame.stamp_ns, prepared.image, camera, frame.prior))
+        return self._session.step(index, Input(frame.stamp_ns, prepared.image, camera))
 
     def finish(self) -> list[Update]:
         """Answer the frames that wait for more."""

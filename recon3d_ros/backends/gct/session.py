@@ -58,7 +58,7 @@ class Session:
 
     def finish(self) -> list[Update]:
         """No frame follows."""
-        return self._answers.updates(self._windows.finish()) + self._answers.release()
+        return self._answers.updates(self._windows.finish())
 
     def poses(self) -> dict[int, Pose]:
         """Camera to map, by index of the frame."""

@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
 import numpy as np
 
 from recon3d_ros.backends.base import Capabilities
+from recon3d_ros.backends.geometric.given_poses import GivenPoses
 from recon3d_ros.backends.geometric.session import Session
 from recon3d_ros.backends.geometric.warm_up import warm_up
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
-from recon3d_ros.core.errors import FrameError
+from recon3d_ros.core.errors import FrameError, InputError
 from recon3d_ros.core.types import Frame, Image, Pose, Update
-
-log = logging.getLogger(__name__)
 
 #: Smallest height and width that has anything to track.
 _MIN_SIZE = 64
@@ -25,17 +23,18 @@ _MIN_SIZE = 64
 
 class GeometricReconstructor:
     """The map begins at the first keyframe: x of the map is its viewing direction, z its up direction, the median depth of
-    its points is 1 and the scale unknown."""
-
-    capabilities = Capabilities()
+    its points is 1 and the scale unknown. With `geometric.mapping_only` it is the frame of the given poses instead."""
 
     def __init__(self, config: Config, realtime: bool) -> None:
+        mapping_only = config.geometric.mapping_only
+        if mapping_only and not config.prior:
+            raise InputError("geometric.mapping_only trusts given poses: ask for them too (--prior)")
+        self.capabilities = Capabilities(metric=mapping_only)
         self.config, self.realtime = config, realtime
         self.stages = Stages()
-        self._session: Session | None = None
+        self._session: Session | GivenPoses | None = None
         self._size: tuple[int, ...] = ()
         self._index = 0
-        self._warned = False
         threading.Thread(target=warm_up, name="warm-up").start()
 
     def step(self, frame: Frame) -> list[Update]:
@@ -43,10 +42,12 @@ class GeometricReconstructor:
         self._check(frame.image)
         camera = self._camera(frame)
         if self._session is None:
-            self._session = Session(camera, self.config, self.realtime, self.stages)
-        view = self._session.view(self._index, frame.stamp_ns, frame.image, camera)
+            kind = GivenPoses if self.config.geometric.mapping_only else Session
+            self._session = kind(camera, self.config, self.realtime, self.stages)
+        session = self._session
+        view = session.view(self._index, frame.stamp_ns, frame.image, camera)
         self._index += 1
-        return self._session.step(view)
+        return session.step(view, frame.prior) if isinstance(session, GivenPoses) else session.step(view)
 
     def finish(self) -> list[Update]:
         """Answer the frames that still wait, and wait for the depth of all keyframes."""
@@ -54,7 +55,7 @@ class GeometricReconstructor:
 
     def poses(self) -> dict[int, Pose]:
         """The best pose now, camera to map, of every frame that has one, by index."""
-        return self._session.frames.all() if self._session is not None else {}
+        return self._session.poses() if self._session is not None else {}
 
     def reset(self) -> None:
         """Forget the map; the next frame is the first."""
@@ -65,7 +66,7 @@ class GeometricReconstructor:
     def close(self) -> None:
         """Stop the depth worker."""
         if self._session is not None:
-            self._session.depth.close()
+            self._session.close()
 
     def statistics(self) -> dict[str, float]:
         """Counts, and median times of the stages in milliseconds."""
@@ -87,9 +88,6 @@ class GeometricReconstructor:
 
     def _camera(self, frame: Frame) -> Camera:
         height, width = frame.image.shape[:2]
-        if frame.prior is not None and self.config.prior and not self._warned:
-            log.warning("poses given with the images are not used by this backend yet")
-            self._warned = True
         if frame.camera is None:
             raise FrameError("no camera", "the frame has no camera")
         if frame.camera.size != (width, height):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bundle adjustment: Levenberg-Marquardt on camera poses and points, the points eliminated by the Schur complement
-(Triggs et al., "Bundle adjustment: a modern synthesis", 2000), Huber loss by reweighting."""
+(Triggs et al., "Bundle adjustment: a modern synthesis", 2000), Huber loss by reweighting. The focal length may be one more
+unknown: the last row of the reduced camera system, whose Cholesky factor then holds how well it is determined."""
 
 from __future__ import annotations
 
@@ -41,6 +42,22 @@ class Observations:
         return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
 
 
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """What `adjust_focal` found. T_cam_map [K,4,4], points [M,3], errors [N] (inf behind a camera), focal: pixels.
+
+    sigma: standard deviation of log(focal) that is left once poses and points are free, inf where nothing determines it.
+    cost: of the observations, half squared pixels.
+    """
+
+    T_cam_map: Array
+    points: Array
+    errors: Array
+    focal: float
+    sigma: float
+    cost: float
+
+
 def adjust(
     T_cam_map: Array, points: Array, seen: Observations, focal: float, free: int, huber: float, steps: int
 ) -> tuple[Array, Array, Array]:
@@ -49,38 +66,64 @@ def adjust(
     huber: pixels. Returns new poses, new points, and the error of each observation in pixels [N] (inf behind a camera).
     """
     T, X = T_cam_map.copy(), points.copy()
-    _levenberg_marquardt(T, X, seen.camera, seen.uv, seen.start, focal, free, huber, steps)
+    _levenberg_marquardt(T, X, seen.camera, seen.uv, seen.start, focal, free, huber, steps, 0)
     for k in range(free):
         T[k] = orthonormalised(T[k])
     return T, X, _errors(T, X, seen.camera, seen.uv, seen.start, focal)
 
 
+def adjust_focal(
+    T_cam_map: Array, points: Array, seen: Observations, focal: float, free: int, huber: float, steps: int
+) -> Calibrated:
+    """As `adjust`, with the focal length of all cameras as one more unknown. Centred pixels do not change with it."""
+    T, X = T_cam_map.copy(), points.copy()
+    focal, cost = _levenberg_marquardt(T, X, seen.camera, seen.uv, seen.start, focal, free, huber, steps, 1)
+    for k in range(free):
+        T[k] = orthonormalised(T[k])
+    information = _focal_information(T, X, seen.camera, seen.uv, seen.start, focal, free, huber)
+    left = 2 * len(seen.camera) - 6 * free - 3 * len(X) - 1
+    sigma = np.sqrt(2 * cost / left / information) if left > 0 and information > 0 else np.inf
+    errors = _errors(T, X, seen.camera, seen.uv, seen.start, focal)
+    return Calibrated(T, X, errors, float(focal), float(sigma), float(cost))
+
+
+def total_cost(T_cam_map: Array, points: Array, seen: Observations, focal: float, huber: float) -> float:
+    """The cost that is minimised: half the squared error in pixels, linear beyond `huber`."""
+    return float(_cost(T_cam_map, points, seen.camera, seen.uv, seen.start, focal, huber))
+
+
 @njit(cache=True, nogil=True)
-def _levenberg_marquardt(T, X, camera, uv, start, focal, free, huber, steps):
-    """Improves T [K,4,4] and X [M,3] in place, `steps` accepted steps at most."""
+def _levenberg_marquardt(T, X, camera, uv, start, focal, free, huber, steps, extra):
+    """Improves T [K,4,4] and X [M,3] in place, `steps` accepted steps at most; with extra = 1 the focal length too. Returns
+    that and the cost."""
     U, a = np.zeros((free, 6, 6)), np.zeros((free, 6))
     V, b = np.zeros((len(X), 3, 3)), np.zeros((len(X), 3))
     W = np.zeros((len(camera), 6, 3))
+    F = np.zeros((free + 1, 6)), np.zeros((len(X), 3))
     T_new, X_new = T.copy(), X.copy()
     damping = 1e-4
     cost = _cost(T, X, camera, uv, start, focal, huber)
     for _ in range(steps):
         _linearise(T, X, camera, uv, start, focal, free, huber, U, a, V, b, W)
+        if extra:
+            _linearise_focal(T, X, camera, uv, start, focal, free, huber, F)
         improved = False
         for _ in range(_REJECTIONS):
-            _step(U, a, V, b, W, camera, start, free, damping, T, X, T_new, X_new)
-            new_cost = _cost(T_new, X_new, camera, uv, start, focal, huber)
+            stretch = _step(U, a, V, b, W, F, extra, camera, start, free, damping, T, X, T_new, X_new)
+            new_focal = focal * stretch
+            new_cost = _cost(T_new, X_new, camera, uv, start, new_focal, huber)
             if new_cost < cost:
                 improved = True
                 break
             damping *= 10.0
         if not improved:
-            return
+            break
         gain = cost - new_cost
-        T[:], X[:], cost = T_new, X_new, new_cost
+        T[:], X[:], cost, focal = T_new, X_new, new_cost, new_focal
         damping = max(damping * 0.1, 1e-9)
         if gain < 1e-5 * cost:
-            return
+            break
+    return focal, cost
 
 
 @njit(cache=True, nogil=True)
@@ -114,10 +157,39 @@ def _linearise(T, X, camera, uv, start, focal, free, huber, U, a, V, b, W):
 
 
 @njit(cache=True, nogil=True)
-def _step(U, a, V, b, W, camera, start, free, damping, T, X, T_new, X_new):
-    """One damped step: solve the reduced camera system, then each point."""
-    S, rhs = np.zeros((6 * free, 6 * free)), np.zeros(6 * free)
+def _linearise_focal(T, X, camera, uv, start, focal, free, huber, F):
+    """Blocks F of log(focal): with each camera [free,6], below them its own and its right-hand side; with each point."""
+    cameras, points = F
+    cameras[:], points[:] = 0.0, 0.0
+    p, e, J = np.zeros(3), np.zeros(2), np.zeros((2, 6))
+    for m in range(len(X)):
+        for n in range(start[m], start[m + 1]):
+            k = camera[n]
+            if not project(T[k], X[m], focal, p, e, uv[n]):
+                continue
+            w = huber_weight(e, huber)
+            camera_jacobian(p, focal, J)
+            x, y = w * focal * p[0] / p[2], w * focal * p[1] / p[2]
+            cameras[free, 0] += (x * x + y * y) / w
+            cameras[free, 1] -= x * e[0] + y * e[1]
+            for i in range(3):
+                for r in range(3):  # a point moves like its camera, turned
+                    points[m, i] += (x * J[0, r] + y * J[1, r]) * T[k, r, i]
+            if k < free:
+                for i in range(6):
+                    cameras[k, i] += x * J[0, i] + y * J[1, i]
+
+
+@njit(cache=True, nogil=True)
+def _step(U, a, V, b, W, F, extra, camera, start, free, damping, T, X, T_new, X_new):
+    """One damped step: solve the reduced camera system, then each point. Returns the factor on the focal length."""
+    last = 6 * free
+    S, rhs = np.zeros((last + extra, last + extra)), np.zeros(last + extra)
     inverse = np.zeros_like(V)
+    if extra:
+        S[last, last] = F[0][free, 0] * (1.0 + damping) + 1e-9
+        S[last, :last] = F[0][:free].ravel()
+        rhs[last] = F[0][free, 1]
     for k in range(free):
         for i in range(6):
             rhs[6 * k + i] = a[k, i]
@@ -127,12 +199,16 @@ def _step(U, a, V, b, W, camera, start, free, damping, T, X, T_new, X_new):
     for m in range(len(X)):
         _invert_damped(V[m], damping, inverse[m])
         _eliminate(m, inverse[m], b[m], W, camera, start, free, S, rhs)
+        if extra:
+            _eliminate_focal(m, inverse[m], b[m], F[1][m], W, camera, start, free, S, rhs)
     if not solve_positive(S, rhs):
         rhs[:] = 0.0
     for k in range(free):
         move(T[k], rhs[6 * k : 6 * k + 6], T_new[k])
     for m in range(len(X)):
         rest = b[m].copy()
+        if extra:
+            rest -= F[1][m] * rhs[last]
         for n in range(start[m], start[m + 1]):
             k = camera[n]
             if k < free:
@@ -143,6 +219,48 @@ def _step(U, a, V, b, W, camera, start, free, damping, T, X, T_new, X_new):
             X_new[m, i] = (
                 X[m, i] + inverse[m, i, 0] * rest[0] + inverse[m, i, 1] * rest[1] + inverse[m, i, 2] * rest[2]
             )
+    return np.exp(rhs[last]) if extra else 1.0
+
+
+@njit(cache=True, nogil=True)
+def _focal_information(T, X, camera, uv, start, focal, free, huber):
+    """Information (inverse variance for errors of one pixel) on log(focal) with poses and points free; 0 for none. The tiny
+    damping stands for the scale of the map, which nothing holds."""
+    U, a = np.zeros((free, 6, 6)), np.zeros((free, 6))
+    V, b = np.zeros((len(X), 3, 3)), np.zeros((len(X), 3))
+    W = np.zeros((len(camera), 6, 3))
+    F = np.zeros((free + 1, 6)), np.zeros((len(X), 3))
+    _linearise(T, X, camera, uv, start, focal, free, huber, U, a, V, b, W)
+    _linearise_focal(T, X, camera, uv, start, focal, free, huber, F)
+    last = 6 * free
+    S, rhs, inverse = np.zeros((last + 1, last + 1)), np.zeros(last + 1), np.zeros((3, 3))
+    S[last, last] = F[0][free, 0]
+    S[last, :last] = F[0][:free].ravel()
+    for k in range(free):
+        S[6 * k : 6 * k + 6, 6 * k : 6 * k + 6] = U[k]
+        for i in range(6):
+            S[6 * k + i, 6 * k + i] *= 1.0 + 1e-7
+    for m in range(len(X)):
+        _invert_damped(V[m], 1e-9, inverse)
+        _eliminate(m, inverse, b[m], W, camera, start, free, S, rhs)
+        _eliminate_focal(m, inverse, b[m], F[1][m], W, camera, start, free, S, rhs)
+    return S[last, last] ** 2 if solve_positive(S, rhs) else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _eliminate_focal(m, inverse, b, f, W, camera, start, free, S, rhs):
+    """Subtract what point m explains from the row of the focal length; f [3]: its block with the point."""
+    last = 6 * free
+    y = np.zeros(3)
+    for i in range(3):
+        y[i] = inverse[i, 0] * f[0] + inverse[i, 1] * f[1] + inverse[i, 2] * f[2]
+        S[last, last] -= y[i] * f[i]
+        rhs[last] -= y[i] * b[i]
+    for n in range(start[m], start[m + 1]):
+        k = camera[n]
+        if k < free:
+            for i in range(6):
+                S[last, 6 * k + i] -= W[n, i, 0] * y[0] + W[n, i, 1] * y[1] + W[n, i, 2] * y[2]
 
 
 @njit(cache=True, nogil=True)

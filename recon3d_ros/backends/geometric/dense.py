@@ -71,11 +71,12 @@ class DenseWorker:
         T_map_cam: Pose,
         neighbours: Sequence[tuple[DenseKeyframe, Pose]],
         depth_range: tuple[float, float],
+        patient: bool = False,
     ) -> None:
         """Ask for the depth of `reference`, seen from T_map_cam, within depth_range (nearest, farthest; map units), from
-        the images of its neighbours and their poses T_map_neighbour."""
+        the images of its neighbours and their poses T_map_neighbour. patient: wait for room in the queue in any case."""
         with self._changed:
-            if self.realtime and len(self._jobs) >= self.params.depth_queue:
+            if self.realtime and not patient and len(self._jobs) >= self.params.depth_queue:
                 self.dropped += 1
                 return
             self._changed.wait_for(lambda: self._closed or len(self._jobs) < self.params.depth_queue)
@@ -93,6 +94,18 @@ class DenseWorker:
                 self._results += self._window.flush()
             out, self._results = self._results, []
         return out
+
+    @property
+    def full(self) -> bool:
+        """True while no keyframe can be submitted without loss or wait."""
+        with self._changed:
+            return self.realtime and len(self._jobs) >= self.params.depth_queue
+
+    @property
+    def idle(self) -> bool:
+        """True while nothing that was submitted is still computed."""
+        with self._changed:
+            return self._idle()
 
     def stage_ms(self) -> dict[str, float]:
         """Median duration in milliseconds of each stage of one keyframe, by names ending in `_ms`."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from recon3d_ros.backends.geometric.dense import DenseKeyframe, DenseResult, DenseWorker, prepare
@@ -25,17 +27,28 @@ class DepthFeed:
     def __init__(self, world: Map, params: GeometricParams, realtime: bool) -> None:
         self.map, self.params = world, params
         self.worker = DenseWorker(params, realtime)
-        self._submitted = 0
+        #: Keyframes whose image is gone were given to another feed of this map.
+        self._submitted = sum(k.view is None or k.view.image is None for k in world.keyframes)
         #: The small images of the latest keyframes, by position in the map.
         self._small: dict[int, DenseKeyframe] = {}
-        self._prepared = 0
+        self._prepared = self._submitted
+        #: Keyframes before this position were held back: they wait for the worker rather than are dropped.
+        self._held = 0
+        #: Keyframes whose depth is being computed, and by how much their surroundings grew meanwhile.
+        self._under_way: dict[int, float] = {}
 
     def offer(self, following: int = _FOLLOWING) -> None:
-        """Take the new keyframes, and submit those that are followed by enough others."""
+        """Take the new keyframes, and submit those that are followed by enough others; but none while the focal length may
+        still change. following = 0: no keyframe comes any more."""
+        if following and not self.map.focal_settled:
+            self._held = len(self.map.keyframes)
+            return
         for position in range(self._prepared, len(self.map.keyframes)):
             self._prepare(position)
         self._prepared = len(self.map.keyframes)
         while self._submitted < len(self.map.keyframes) - following:
+            if following and self._submitted < self._held and self.worker.full:
+                return
             self._submit(self._submitted)
             self._submitted += 1
             self._small.pop(self._submitted - 1 - _PRECEDING, None)
@@ -43,6 +56,10 @@ class DepthFeed:
     def collect(self, wait: bool = False) -> list[Update]:
         """The updates of finished keyframes; with `wait`, of all that were submitted."""
         return [self._update(result) for result in self.worker.results(wait)]
+
+    def bend(self, scale: Callable[[int], float]) -> None:
+        """The surroundings of each keyframe grew by scale(its index): so does the depth that is still under way."""
+        self._under_way = {index: growth * scale(index) for index, growth in self._under_way.items()}
 
     def close(self) -> None:
         """Stop the worker."""
@@ -64,11 +81,13 @@ class DepthFeed:
         if not neighbours or len(depths) < _MIN_POINTS:
             return
         near, far = np.percentile(depths, [2.0, 98.0])
+        self._under_way[keyframe.index] = 1.0
         self.worker.submit(
             self._small[position],
             keyframe.T_map_cam,
             [(self._small[n], self.map.keyframes[n].T_map_cam) for n in neighbours],
             (0.7 * float(near), 1.6 * float(far)),
+            patient=position < self._held,
         )
 
     def _neighbours(self, position: int) -> list[int]:
@@ -86,6 +105,8 @@ class DepthFeed:
         return [other for _, other in sorted(ranked)[:_NEIGHBOURS]] if keyframe.baseline else []
 
     def _update(self, result: DenseResult) -> Update:
+        growth = self._under_way.pop(result.index, 1.0)
+        depth = result.depth if growth == 1.0 else np.float32(growth) * result.depth
         return Update(
             result.index,
             result.stamp_ns,
@@ -94,7 +115,7 @@ class DepthFeed:
             is_keyframe=True,
             reason="depth",
             camera=result.camera,
-            depth=result.depth,
+            depth=depth,
             colours=result.colours,
             confidence=result.confidence,
             revises=True,

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+
 from recon3d_ros.backends.geometric.map import Keyframe
-from recon3d_ros.core.geometry import inverse
+from recon3d_ros.core.geometry import Array, inverse, pose
 from recon3d_ros.core.types import Pose
 
 
@@ -17,6 +21,25 @@ class FramePoses:
     def add(self, index: int, keyframe: Keyframe, T_cam_map: Pose) -> None:
         """Record the pose (map to camera) of a frame beside that of a keyframe."""
         self._frames[index] = keyframe, T_cam_map @ keyframe.T_map_cam
+
+    def grow(self, S: Array) -> None:
+        """The map was carried through a similarity 4x4: what lies between a frame and its keyframe grows with it."""
+        scale = np.cbrt(np.linalg.det(S[:3, :3]))
+        self._frames = {
+            index: (keyframe, pose(T[:3, :3], scale * T[:3, 3]))
+            for index, (keyframe, T) in self._frames.items()
+        }
+
+    def bend(self, scale: Callable[[int], float]) -> None:
+        """The surroundings of each keyframe grew by scale(its index)."""
+        self._frames = {
+            index: (keyframe, pose(T[:3, :3], scale(keyframe.index) * T[:3, 3]))
+            for index, (keyframe, T) in self._frames.items()
+        }
+
+    def absorb(self, other: FramePoses) -> None:
+        """Take over the frames of another."""
+        self._frames |= other._frames
 
     def all(self) -> dict[int, Pose]:
         """The best pose now, camera to map, of every frame recorded, by index."""

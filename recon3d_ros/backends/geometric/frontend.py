@@ -4,6 +4,7 @@ order: matches against the last keyframes, the pure rotation, and when lost, mat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,20 +14,25 @@ from recon3d_ros.backends.geometric.locating import Located, by_flow, by_matches
 from recon3d_ros.backends.geometric.map import RECENT, Keyframe, Map, View
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.backends.stages import Stages
-from recon3d_ros.core.geometry import inverse, orthonormalised, rotation_angle
-from recon3d_ros.core.types import Pose
+from recon3d_ros.core.geometry import Array, apply_similarity, inverse, orthonormalised, rotation_angle
+from recon3d_ros.core.types import Image, Pose
 from recon3d_ros.keyframing.gate import KeyframeGate
+from recon3d_ros.keyframing.sharpness import Sharpness
 
 #: Share of tracks that must survive a frame, and for how many frames matching replaces tracking after one where fewer did;
 #: unless so many survive, and have moved so little, that the one before was a gap in a smooth video. There matching, a
 #: quarter of a second a frame, would make a live camera miss the next frames, and so lead to the next gap.
 _SURVIVAL, _STICKY, _SMOOTH = 0.35, 11, 0.8
 _MATCHED_KEYFRAMES = 4
+#: Inliers that accept a view matched with these. With 16 the pose after a cut was 15 % of the depth off.
+_MATCHED = 20
 #: Points that must confirm a tracked view before a keyframe is due, as a share of the tracks aimed for.
 _MIN_SUPPORT = 0.12
 #: What accepts a place found after loss: inliers, their share, and how far the next frame's may be from it.
-_RELOCALISED, _RELOCALISED_SHARE = 30, 0.5
+RELOCALISED, RELOCALISED_SHARE = 30, 0.5
 _MAX_TURN, _MAX_MOVE = np.radians(30.0), 1.0
+#: How far a pose that fewer points than that confirm may be from the predicted one, in median depths and angle.
+_MAX_SURPRISE, _MAX_SURPRISE_TURN = 0.15, np.radians(10.0)
 _TRIED_WHEN_LOST = 3
 _SAME_VIEW = 0.9
 
@@ -46,10 +52,13 @@ class FrontEnd:
     def __init__(self, world: Map, tracker: Tracker, gate: KeyframeGate, stages: Stages) -> None:
         self.map, self.tracker, self.gate, self.stages = world, tracker, gate, stages
         self.lost = False
+        #: Indices of the keyframes that look most like an image.
+        self.alike: Callable[[Image], list[int]] = lambda grey: []
         #: A view found again, waiting for the next one to confirm it.
         self.candidate: Placed | None = None
         self._last: Pose = np.eye(4)
         self._velocity: Pose = np.eye(4)
+        self._sharpness, self._sharp = Sharpness(), 1.0
         self._matching = 0
         self._turn = 0
 
@@ -57,6 +66,8 @@ class FrontEnd:
         """Where the view is, or None: the camera is then lost."""
         with self.stages("track"):
             survival = self.tracker.follow(view.grey)
+        if self.gate.params.min_sharpness:
+            self._sharp = self._sharpness.relative(view.grey)
         self._matching = self._frames_to_match(view, survival)
         placed = self._by_matches(view) or self._by_flow(view) or self._by_rotation(view)
         if placed is None:
@@ -69,7 +80,7 @@ class FrontEnd:
         """Look for a view while lost. A place counts once the next view confirms it: then both are returned."""
         before, self.candidate = self.candidate, None
         with self.stages("match"):
-            located = by_matches(view, self.map, self._places(), _RELOCALISED, _RELOCALISED_SHARE)
+            located = by_matches(view, self.map, self.places(view), RELOCALISED, RELOCALISED_SHARE)
         if located is None:
             return []
         placed = Placed(view, located, "found again")
@@ -79,6 +90,13 @@ class FrontEnd:
         self.lost = False
         self._velocity = np.eye(4)
         return [Placed(before.view, before.located, ""), placed]
+
+    def move(self, S: Array) -> None:
+        """The map was carried through a similarity 4x4."""
+        self.candidate = None
+        self._last = inverse(apply_similarity(S, inverse(self._last)))
+        self._velocity = self._velocity.copy()
+        self._velocity[:3, 3] *= np.cbrt(np.linalg.det(S[:3, :3]))
 
     def anchor(self, keyframe: Keyframe) -> None:
         """Track from a new keyframe, whose pose may have been adjusted."""
@@ -104,27 +122,27 @@ class FrontEnd:
         with self.stages("pose"):
             guess = orthonormalised(self._velocity @ self._last)
             located = by_flow(view, self.map, self.tracker, guess)
-        if located is None:
+        if located is None or not (located.support >= RELOCALISED or self._expected(located, guess)):
             return None
         flow, alive = self._against_keyframe(view)
         weak = located.support < _MIN_SUPPORT * self.tracker.target
         if weak and flow > 0.5 * self.gate.params.min_flow:
             alive = 0.0
-        return Placed(view, located, self.gate.decide(flow, alive))
+        return Placed(view, located, self.gate.decide(flow, alive, self._sharp))
 
     def _by_matches(self, view: View) -> Placed | None:
         if not self._matching:
             return None
         keyframes = [k for k in self.map.keyframes[-RECENT:] if k.baseline][-_MATCHED_KEYFRAMES:]
         with self.stages("match"):
-            located = by_matches(view, self.map, keyframes)
+            located = by_matches(view, self.map, keyframes, _MATCHED)
         return None if located is None else Placed(view, located, "matched")
 
     def _by_rotation(self, view: View) -> Placed | None:
         located = by_rotation(view, self.map, self.tracker)
         if located is None:
             return None
-        reason = self.gate.decide(*self._against_keyframe(view))
+        reason = self.gate.decide(*self._against_keyframe(view), self._sharp)
         again = self._seen_before(view, located) if reason else None
         return again or Placed(view, located, reason)
 
@@ -135,7 +153,7 @@ class FrontEnd:
             k for k in self.map.keyframes[-RECENT:] if k.baseline and k.T_cam_map[2, :3] @ axis > _SAME_VIEW
         ]
         with self.stages("match"):
-            again = by_matches(view, self.map, alike[-_MATCHED_KEYFRAMES:], _RELOCALISED, _RELOCALISED_SHARE)
+            again = by_matches(view, self.map, alike[-_MATCHED_KEYFRAMES:], RELOCALISED, RELOCALISED_SHARE)
         return None if again is None else Placed(view, again, "seen before")
 
     def _against_keyframe(self, view: View) -> tuple[float, float]:
@@ -146,17 +164,31 @@ class FrontEnd:
         displacement = np.linalg.norm(tracker.px - tracker.anchor_px, axis=1)
         return float(np.median(displacement)) / view.lens.size, len(tracker.ids) / max(tracker.anchored, 1)
 
-    def _places(self) -> list[Keyframe]:
-        """Keyframes to look at when lost: the last ones, and all others in turn."""
+    def places(self, view: View) -> list[Keyframe]:
+        """Keyframes to look at when lost: the last ones, older ones that look like the view, and others by turns."""
         known = [k for k in self.map.keyframes[-RECENT:] if k.baseline]
         older, latest = known[:-_MATCHED_KEYFRAMES], known[-_MATCHED_KEYFRAMES:]
-        chosen = [older[(self._turn + i) % len(older)] for i in range(min(_TRIED_WHEN_LOST, len(older)))]
-        self._turn += len(chosen)
+        alike = set(self.alike(view.grey)) if older else set()
+        chosen = [k for k in older if k.index in alike]
+        others = [k for k in older if k.index not in alike]
+        in_turn = min(max(_TRIED_WHEN_LOST - len(chosen), 1), len(others))
+        chosen += [others[(self._turn + i) % len(others)] for i in range(in_turn)]
+        self._turn += in_turn
         return chosen + latest
 
     def _near(self, a: Located, b: Located) -> bool:
-        T = a.T_cam_map @ inverse(b.T_cam_map)
+        move, turn = self._apart(a.T_cam_map, b)
+        return move < _MAX_MOVE and turn < _MAX_TURN
+
+    def _expected(self, located: Located, T_guess: Pose) -> bool:
+        """Whether a pose that few points confirm is where the motion so far leads: they fit many a pose."""
+        move, turn = self._apart(T_guess, located)
+        return move < _MAX_SURPRISE and turn < _MAX_SURPRISE_TURN
+
+    def _apart(self, T_cam_map: Pose, b: Located) -> tuple[float, float]:
+        """Distance of two poses in median depths of what the second sees, and the angle between them."""
+        T = T_cam_map @ inverse(b.T_cam_map)
         points = self.map.points(b.ids)
         points = points[found(points)]
         depth = np.median(points @ b.T_cam_map[2, :3] + b.T_cam_map[2, 3]) if len(points) else 1.0
-        return bool(np.linalg.norm(T[:3, 3]) < _MAX_MOVE * depth) and rotation_angle(T[:3, :3]) < _MAX_TURN
+        return float(np.linalg.norm(T[:3, 3]) / depth), rotation_angle(T[:3, :3])

@@ -21,6 +21,8 @@ from recon3d_ros.core.types import Floats, Pose, Tracking
 
 #: Tracks, in number and as a share of the reference's, below which the reference moves on.
 _MIN_TRACKS, _MIN_ALIVE = 60, 0.35
+#: Tracks that must survive from one view to the next for these to count as followed.
+_MIN_FOLLOWED = 30
 #: Frames that wait for the start at most.
 PATIENCE = 300
 
@@ -41,15 +43,27 @@ class Initialiser:
     def __init__(self, world: Map, tracker: Tracker) -> None:
         self.map, self.tracker = world, tracker
         self.waiting: deque[Waiting] = deque()
+        #: Views in a row that could be followed from one to the next.
+        self.followed = 0
         self._reference: View | None = None
 
-    def step(self, view: View) -> bool:
-        """Take the next view; True when the map has begun: it then holds the reference and this view as keyframes."""
+    def step(self, view: View, begin: bool = True) -> bool:
+        """Take the next view; True when the map has begun: it then holds the reference and this view as keyframes. Unless
+        it may `begin`, views are followed only."""
         reference = self._reference
         if reference is None:
             self._refer(view)
             return False
-        self.tracker.follow(view.grey)
+        survival = self.tracker.follow(view.grey)
+        tracks = len(self.tracker.ids)
+        self.followed = self.followed + 1 if survival >= _MIN_ALIVE and tracks >= _MIN_FOLLOWED else 0
+        if not begin:
+            if tracks < max(_MIN_TRACKS, _MIN_ALIVE * self.tracker.anchored):
+                self._refer(view)
+            else:
+                ids, uv = self.tracker.ids, view.lens.centred(self.tracker.px)
+                self.waiting.append(Waiting(view.index, view.stamp_ns, ids[found(uv)], uv[found(uv)]))
+            return False
         ids, px_ref, px = self._pairs(reference, view)
         ref, now = reference.lens.centred(px_ref), view.lens.centred(px)
         two = two_views(ref, now, view.lens)

@@ -4,6 +4,7 @@ are undistorted, never images; one focal length for the whole map lets cameras b
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -19,10 +20,15 @@ _STRIDE = 4
 
 
 class Lens:
-    """camera: of the image. focal: the pixels of a map, on which all cameras of it are brought."""
+    """camera: of the image. focal: the pixels of a map, on which all cameras of it are brought. given, guess: the
+    camera and the focal length as they were at first."""
 
     def __init__(self, camera: Camera, focal: float) -> None:
-        self.camera = camera
+        self.given = self.camera = camera
+        self.guess = focal
+        #: Whether the focal length is a guess that `stretch` may refine, and whether it was refined for good.
+        self.refinable = camera.estimated and camera.model == "pinhole"
+        self.refined = False
         self.focal = focal
         self.size = max(camera.size)
         #: Thresholds in pixels are meant for images 640 pixels wide and grow with the size.
@@ -37,6 +43,11 @@ class Lens:
         xy = _interpolate(_undistortion(camera), px.astype(np.float64))
         off = px - camera.project(np.column_stack([xy, np.ones(len(xy))]))
         return np.asarray((xy + off / (camera.fx, camera.fy)) * self.focal)
+
+    def stretch(self, factor: float) -> None:
+        """Change the focal length of a camera without distortion together with that of its map: centred pixels stay."""
+        self.focal *= factor
+        self.camera = replace(self.camera, fx=self.camera.fx * factor, fy=self.camera.fy * factor)
 
     def project(self, T_cam_map: Array, points: Array) -> Floats:
         """Pixels float32 [N,2] in the delivered image of map points [N,3]; NaN behind the camera or outside the image."""

@@ -99,6 +99,22 @@ def by_matches(
     return _seen_from(view, world, best, here.T_cam_map, int(here.inliers.sum()))
 
 
+def tracks_by_matches(view: View, world: Map, keyframes: Sequence[Keyframe], T_cam_map: Pose) -> Located:
+    """The tracks of a view whose pose is known, from SIFT matches against keyframes (the latest last)."""
+    pairs = [
+        (k, match(k.view.features, view.features, view.lens))
+        for k in reversed(keyframes)
+        if k.view is not None
+    ]
+    features = view.features
+    _link(features, world, pairs)
+    errors = reprojection_errors(T_cam_map, world.points(features.ids), features.uv, world.focal)
+    features.ids[errors > 2.5 * view.lens.scale] = -1
+    linked = features.ids >= 0
+    ids, px, uv = features.ids[linked], features.px[linked], features.uv[linked]
+    return Located(T_cam_map, Tracking.TRACKING, ids, px, uv, len(ids))
+
+
 def _seen_from(view: View, world: Map, keyframe: Keyframe, T: Pose, support: int) -> Located:
     """The tracks of a view with known pose: its linked keypoints, and the keyframe's points found again near where they
     must be. These points, unlike borrowed depth, are exact: with enough of them the pose is refined."""
@@ -147,19 +163,24 @@ def _fill(points: Array, rows: Ints, values: Array) -> None:
 
 
 def _borrow(keyframe: Keyframe, world: Map, uv: Array) -> Array:
-    """Points [N,3] for keypoints uv [N,2] of a keyframe, at the depth of a point within 4 pixels, or the mean of three of
-    about equal depth within 20 pixels; NaN for none."""
-    at, z = world.depths(keyframe)
-    if len(z) < 3 or keyframe.view is None:
+    """Points [N,3] for keypoints uv [N,2] of a keyframe, by borrowed depth; NaN for none."""
+    if keyframe.view is None:
         return np.full((len(uv), 3), np.nan)
-    scale = keyframe.view.lens.scale
+    depth = depths_near(*world.depths(keyframe), uv, keyframe.view.lens.scale)
+    rays = np.column_stack([uv / world.focal, np.ones(len(uv))])
+    return transform(inverse(keyframe.T_cam_map), rays * depth[:, None])
+
+
+def depths_near(at: Array, z: Array, uv: Array, scale: float) -> Array:
+    """Depths [N] at centred pixels uv [N,2]: of a point of depth z [M] at `at` [M,2] within 4 pixels, or the mean
+    of three of about equal depth within 20 pixels; NaN for none."""
+    if len(z) < 3:
+        return np.full(len(uv), np.nan)
     distance, nearest = cKDTree(at).query(uv, k=3)
     three = z[nearest]
     flat = (distance[:, 2] < 20 * scale) & (three.max(axis=1) < 1.1 * three.min(axis=1))
     depth = np.where(flat, three.mean(axis=1), np.nan)
-    depth = np.where(distance[:, 0] < 4 * scale, three[:, 0], depth)
-    rays = np.column_stack([uv / world.focal, np.ones(len(uv))])
-    return transform(inverse(keyframe.T_cam_map), rays * depth[:, None])
+    return np.where(distance[:, 0] < 4 * scale, three[:, 0], depth)
 
 
 def _link(features: Features, world: Map, pairs: list[tuple[Keyframe, Ints]]) -> None:

@@ -10,12 +10,19 @@ from functools import cached_property
 
 import numpy as np
 
-from recon3d_ros.backends.geometric.bundle import Ints, Observations, adjust
+from recon3d_ros.backends.geometric.bundle import (
+    Calibrated,
+    Ints,
+    Observations,
+    adjust,
+    adjust_focal,
+    total_cost,
+)
 from recon3d_ros.backends.geometric.lens import Lens
 from recon3d_ros.backends.geometric.linear import found
 from recon3d_ros.backends.geometric.matching import Features, detect
 from recon3d_ros.backends.geometric.triangulation import triangulate
-from recon3d_ros.core.geometry import Array, inverse
+from recon3d_ros.core.geometry import Array, apply_similarity, inverse, transform
 from recon3d_ros.core.types import Floats, Image, Pose
 
 #: Keyframes whose images are kept for matching.
@@ -24,6 +31,8 @@ RECENT = 100
 _TRIANGULATED = 20
 _FIXED = 12
 _STEPS = 6
+#: Keyframes whose poses are free with the focal length, and steps of that adjustment.
+CALIBRATED, _CALIBRATION_STEPS = 24, 15
 #: Pixels by which a point may miss an observation: when it is made, and after the adjustment.
 _MAX_ERROR, _MAX_ADJUSTED_ERROR = 2.5, 2.0
 _MIN_ANGLE = np.radians(1.0)
@@ -69,12 +78,30 @@ class Keyframe:
         self.ids, self.px = np.concatenate([self.ids, ids]), np.concatenate([self.px, px])
         self.uv = np.concatenate([self.uv, uv])
 
+    def give_up(self) -> None:
+        """Keep the pose and which tracks were seen: nothing else is needed of a keyframe that is long past."""
+        self.view, self.px, self.uv = None, np.empty((0, 2), np.float32), np.empty((0, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """An adjustment with the focal length as an unknown, not yet taken: of which keyframes, of the points of which tracks
+    ids [M], and the observations it rests on. cost: with the focal length of the map."""
+
+    keyframes: Sequence[Keyframe]
+    ids: Ints
+    seen: Observations
+    found: Calibrated
+    cost: float
+
 
 class Map:
     """Points and keyframes of one connected piece of the world, in one scale. focal: pixels of all centred pixels."""
 
     def __init__(self, focal: float) -> None:
         self.focal = focal
+        #: False while the focal length may still change (see `focal.FocalSearch`).
+        self.focal_settled = True
         self.keyframes: list[Keyframe] = []
         self._points = np.full((4096, 3), np.nan)
         self._tracks = 0
@@ -100,11 +127,31 @@ class Map:
         """Append a keyframe; the image of one that is long past is given up."""
         self.keyframes.append(keyframe)
         if len(self.keyframes) > RECENT:
-            self.keyframes[-RECENT - 1].view = None
+            self.keyframes[-RECENT - 1].give_up()
 
     def keyframe(self, index: int) -> Keyframe:
         """The keyframe that is frame `index`."""
         return self.keyframes[bisect_left(self.keyframes, index, key=lambda k: k.index)]
+
+    def move(self, S: Array) -> None:
+        """Carry points and keyframes through a similarity 4x4."""
+        self._points = transform(S, self._points)
+        for k in self.keyframes:
+            k.T_cam_map = inverse(apply_similarity(S, k.T_map_cam))
+
+    def absorb(self, other: Map) -> int:
+        """Take over points and keyframes of a map in the same coordinates; returns by how much its track ids grew."""
+        offset = int(self.allocate(other._tracks)[0]) if other._tracks else 0
+        self.place(offset + np.arange(other._tracks), other._points[: other._tracks])
+        for k in other.keyframes:
+            k.ids = k.ids + offset
+            # Keypoints found already know the track they belong to.
+            if k.view is not None and "features" in vars(k.view):
+                k.view.features.ids[k.view.features.ids >= 0] += offset
+        self.keyframes[:] = sorted([*other.keyframes, *self.keyframes], key=lambda k: k.index)
+        for k in self.keyframes[:-RECENT]:
+            k.give_up()
+        return offset
 
     def triangulate(self, keyframe: Keyframe, scale: float) -> None:
         """Give points to those tracks of a keyframe that were seen under a sufficient angle."""
@@ -138,6 +185,35 @@ class Map:
         self.place(bad, np.full((len(bad), 3), np.nan))
         return bad
 
+    def calibrated(self, scale: float) -> Calibration | None:
+        """Bundle adjustment of the last keyframes, all poses and points and the focal length free; nothing is changed. None
+        where too little is seen."""
+        keyframes = [k for k in self.keyframes[-CALIBRATED:] if k.baseline]
+        keyframes = [*keyframes[1:], *keyframes[:1]]  # the first holds the gauge
+        ids = np.unique(np.concatenate([k.ids for k in keyframes] or [np.empty(0, np.int64)]))
+        ids = ids[found(self.points(ids))]
+        ids = ids[np.diff(_observations(keyframes, ids).start) > 1]
+        if len(keyframes) < 3 or not len(ids):
+            return None
+        seen, free, huber = _observations(keyframes, ids), len(keyframes) - 1, np.sqrt(scale)
+        T, X, _ = adjust(
+            _poses(keyframes), self.points(ids), seen, self.focal, free, huber, _CALIBRATION_STEPS
+        )
+        cost = total_cost(T, X, seen, self.focal, huber)
+        result = adjust_focal(T, X, seen, self.focal, free, huber, _CALIBRATION_STEPS)
+        return Calibration(keyframes, ids, seen, result, cost)
+
+    def take(self, calibration: Calibration, scale: float) -> None:
+        """Make the result of a calibration that of the map; points that do not fit are taken away."""
+        result = calibration.found
+        self.focal = result.focal
+        for k, T_cam_map in zip(calibration.keyframes, result.T_cam_map, strict=True):
+            k.T_cam_map = T_cam_map
+        self.place(calibration.ids, result.points)
+        wrong = calibration.seen.point()[result.errors > _MAX_ADJUSTED_ERROR * scale]
+        bad = calibration.ids[np.unique(wrong)]
+        self.place(bad, np.full((len(bad), 3), np.nan))
+
     def median_depth(self, keyframe: Keyframe) -> float:
         """Median depth of the points a keyframe sees; NaN if it sees none."""
         depths = self.depths(keyframe)[1]
@@ -152,9 +228,10 @@ class Map:
 
     def _witnesses(self, ids: Ints, older: Sequence[Keyframe]) -> list[Keyframe]:
         """Up to `_FIXED` older keyframes that see most of the points."""
-        wanted = np.zeros(self._tracks, bool)
-        wanted[ids] = True
-        shared = [int(wanted[k.ids].sum()) if k.baseline else 0 for k in older]
+        first = int(ids[0]) if len(ids) else self._tracks
+        wanted = np.zeros(self._tracks - first, bool)
+        wanted[ids - first] = True
+        shared = [int(wanted[k.ids[k.ids >= first] - first].sum()) if k.baseline else 0 for k in older]
         order = sorted(range(len(older)), key=lambda i: (-shared[i], -i))
         return [older[i] for i in order[:_FIXED] if shared[i] > 0]
 

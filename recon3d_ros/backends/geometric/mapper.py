@@ -7,7 +7,7 @@ import numpy as np
 
 from recon3d_ros.backends.geometric.frontend import Placed
 from recon3d_ros.backends.geometric.linear import found
-from recon3d_ros.backends.geometric.map import Keyframe, Map
+from recon3d_ros.backends.geometric.map import CALIBRATED, Keyframe, Map
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.config import GeometricParams
@@ -50,9 +50,13 @@ class Mapper:
         known = found(uv)
         keyframe.observe(self.map.allocate(int(known.sum())), px[known], uv[known])
 
+    def forget(self) -> None:
+        """All keyframes moved, and that is told otherwise."""
+        self._announced = {k.index: k.T_map_cam for k in self.map.keyframes if k.index in self._announced}
+
     def corrections(self) -> dict[int, Pose]:
         """Poses, camera to map, of older keyframes that moved noticeably since they were given out."""
-        *older, latest = self.map.keyframes[-self.params.window :]
+        *older, latest = self.map.keyframes[-max(self.params.window, CALIBRATED) :]
         depth = self.map.median_depth(latest)
         moved = {}
         for keyframe in older:

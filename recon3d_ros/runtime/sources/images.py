@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of images, in the natural order of their names."""
+"""A folder of images, in the natural order of their names, with what the camera wrote into them (EXIF)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.camera_files import fit_camera, load_calibration
 from recon3d_ros.core.errors import FrameError, InputError
+from recon3d_ros.core.exif import Exif, read_exif
+from recon3d_ros.core.geodesy import LocalFrame
 from recon3d_ros.core.image import read_image
 from recon3d_ros.core.trajectory import Trajectory, to_ns
 from recon3d_ros.core.types import Distance, Frame
@@ -24,7 +26,8 @@ DEFAULT_FPS = 10.0
 
 class ImagesSource:
     """The images of a folder. Stamps: the names, when they are nanoseconds (or seconds with a fraction) of a clock; else
-    the index over the frame rate of a `calib.json` beside them, else over `DEFAULT_FPS`."""
+    EXIF times that rise from image to image; else the index over the frame rate of a `calib.json` beside them, else over
+    `DEFAULT_FPS`. EXIF gives the focal length where nothing else does, and GPS positions."""
 
     kind = "images"
     has_depth = False
@@ -40,25 +43,33 @@ class ImagesSource:
             raise InputError(f"no images ({', '.join(SUFFIXES[:4])}...) in {folder}{_hint(folder)}")
         calibration = folder / "calib.json"
         found = load_calibration(calibration) if calibration.is_file() else None
-        self.stamps_ns, self._clock = _stamps(self.files, found.fps if found and found.fps else DEFAULT_FPS)
+        self.exif = _exif(self.files)
+        fps = found.fps if found and found.fps else DEFAULT_FPS
+        self.stamps_ns, self._clock = _stamps(self.files, self.exif, fps)
         self.width, self.height = first_size(self.files)
         camera = camera or (found.camera if found else None)
-        self.camera = fit_camera(camera, self.width, self.height) if camera else None
+        camera = fit_camera(camera, self.width, self.height) if camera else None
+        self._by_exif = camera is None
+        self.camera = camera or (self.exif[0].camera(self.width, self.height) if self.exif else None)
 
     def __iter__(self) -> Iterator[Frame]:
         self.skipped.clear()
-        for stamp, file in zip(self.stamps_ns, self.files, strict=True):
+        place = LocalFrame()
+        for i, (stamp, file) in enumerate(zip(self.stamps_ns, self.files, strict=True)):
             try:
                 image = read_image(file)
             except FrameError as error:
                 self.skipped[error.reason] += 1
                 continue
-            yield Frame(stamp, image, self.camera)
+            fix = self.exif[i].gps if self.exif else None
+            yield Frame(stamp, image, self.camera, position=None if fix is None else place.position(*fix))
 
     def describe(self) -> str:
+        by = " (EXIF)" if self._by_exif and self.camera is not None else ""
+        fixes = sum(exif.gps is not None for exif in self.exif)
         return (
-            f"folder {self.name}: {self.length} images of {self.width}x{self.height}, {camera_text(self.camera)}, "
-            f"time from {self._clock}"
+            f"folder {self.name}: {self.length} images of {self.width}x{self.height}, {camera_text(self.camera)}{by}, "
+            f"{f'{fixes} GPS positions, ' if fixes else ''}time from {self._clock}"
         )
 
 
@@ -87,12 +98,21 @@ def _natural(name: str) -> tuple[list[tuple[str, int]], str]:
     return [(text, int(digits)) for text, digits in zip(parts[::2], [*parts[1::2], "0"], strict=True)], name
 
 
-def _stamps(files: Sequence[Path], fps: float) -> tuple[list[int], str]:
+def _exif(files: Sequence[Path]) -> list[Exif]:
+    """That of every image; none at all where the first image has none, as those of a video."""
+    first = read_exif(files[0])
+    return [] if first == Exif() else [first, *(read_exif(file) for file in files[1:])]
+
+
+def _stamps(files: Sequence[Path], exif: Sequence[Exif], fps: float) -> tuple[list[int], str]:
     for pattern, convert in ((r"\d{18,19}", int), (r"\d{9,10}\.\d+", to_ns)):
         if all(re.fullmatch(pattern, f.stem) for f in files):
             stamps = [convert(f.stem) for f in files]
             if all(a < b for a, b in pairwise(stamps)):
                 return stamps, "file names"
+    taken = [e.taken_ns for e in exif if e.taken_ns is not None]
+    if len(taken) == len(files) and all(a < b for a, b in pairwise(taken)):
+        return taken, "EXIF"
     return [round(i * 1e9 / fps) for i in range(len(files))], f"frame rate {fps:g} Hz"
 
 

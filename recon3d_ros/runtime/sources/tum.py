@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder in the layout of the TUM RGB-D benchmark: `rgb.txt` and `depth.txt` (`seconds file`), `groundtruth.txt` or
-`poses.txt` (camera to world), and, beyond the benchmark, `calib.json`."""
+`poses.txt` (camera to world), and, beyond the benchmark, `calib.json` and `gps.txt` (`seconds latitude longitude altitude`,
+degrees and metres)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from pathlib import Path
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.camera_files import Calibration, fit_camera, load_calibration
 from recon3d_ros.core.errors import FrameError, InputError
+from recon3d_ros.core.geodesy import LocalFrame, is_fix
+from recon3d_ros.core.geometry import Array
 from recon3d_ros.core.image import read_depth, read_image
 from recon3d_ros.core.trajectory import Trajectory, read_tum, to_ns
 from recon3d_ros.core.types import Distance, Floats, Frame
@@ -49,6 +52,7 @@ class TumSource:
         camera = camera or self.calibration.camera
         self.camera = fit_camera(camera, self.width, self.height) if camera else None
         self.truth = _truth(folder)
+        self.positions = _positions(folder / "gps.txt")
         self.surface: Distance | None = None
         self._prior = prior
         if prior and self.truth is None:
@@ -69,7 +73,8 @@ class TumSource:
             )
             depth = self._depth(pair.depth)
             depth_camera = self.calibration.depth_camera if depth is not None else None
-            yield Frame(pair.stamp_ns, image, self.camera, depth, depth_camera, prior)
+            position = self.positions.get(pair.stamp_ns)
+            yield Frame(pair.stamp_ns, image, self.camera, depth, depth_camera, prior, position=position)
 
     def describe(self) -> str:
         parts = [f"{self.length} images of {self.width}x{self.height}", camera_text(self.camera)]
@@ -80,6 +85,8 @@ class TumSource:
             parts.append(
                 f"{len(self.depths)} depth images ({registered}, {self.calibration.depth_scale:g} per metre)"
             )
+        if self.positions:
+            parts.append(f"{len(self.positions)} GPS positions")
         if self.truth is not None:
             of = f" of the {self.calibration.poses_of}" if self.calibration.poses_of else ""
             parts.append(f"true poses{of}{' taken as prior' if self._prior else ''}")
@@ -124,6 +131,27 @@ def _entries(index: Path) -> list[Entry]:
                 f"{index}:{number}: expected 'seconds file', got '{line.strip()[:60]}'"
             ) from error
     return sorted(entries, key=lambda entry: entry[0])
+
+
+def _positions(file: Path) -> dict[int, Array]:
+    """Metres east, north, up of the first fix, by stamp; none without the file."""
+    if not file.is_file():
+        return {}
+    out, frame = {}, LocalFrame()
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+        fields = line.split()
+        if not fields or fields[0].startswith("#"):
+            continue
+        try:
+            fix = float(fields[1]), float(fields[2]), float(fields[3])
+            stamp = to_ns(fields[0])
+        except (ValueError, IndexError) as error:
+            raise InputError(
+                f"{file}:{number}: expected 'seconds latitude longitude altitude', got '{line.strip()[:60]}'"
+            ) from error
+        if is_fix(*fix):
+            out[stamp] = frame.position(*fix)
+    return out
 
 
 def _truth(folder: Path) -> Trajectory | None:

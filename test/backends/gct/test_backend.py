@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from recon3d_ros.backends import registry  # noqa: E402
-from recon3d_ros.backends.gct.answers import HELD, Answers, Input  # noqa: E402
+from recon3d_ros.backends.gct.answers import Answers, Input  # noqa: E402
 from recon3d_ros.backends.gct.backend import GctReconstructor  # noqa: E402
 from recon3d_ros.backends.gct.sequence import FrameResult, Kind  # noqa: E402
 from recon3d_ros.backends.learned import weights  # noqa: E402
+from recon3d_ros.backends.scaled import ScaledReconstructor  # noqa: E402
 from recon3d_ros.cli.main import main  # noqa: E402
 from recon3d_ros.core.camera import Camera  # noqa: E402
 from recon3d_ros.core.config import Config  # noqa: E402
@@ -37,11 +39,8 @@ def image_of(index, height=56, width=84):
     return np.ascontiguousarray(picture[index : index + height, 4 * index : 4 * index + width])
 
 
-def frames_of(count, priors=None, **fields):
-    return [
-        Frame((i + 1) * SECOND, image_of(i), prior=None if priors is None else priors[i], **fields)
-        for i in range(count)
-    ]
+def frames_of(count, **fields):
+    return [Frame((i + 1) * SECOND, image_of(i), **fields) for i in range(count)]
 
 
 @pytest.fixture
@@ -111,8 +110,7 @@ def seen(index, kind, x=0.0):
 
 
 def given(index, **fields):
-    fields = {"camera": None, "prior": None, **fields}
-    return Input(index * SECOND, np.zeros((42, 56, 3), np.uint8), **fields)
+    return Input(index * SECOND, np.zeros((42, 56, 3), np.uint8), **{"camera": None, **fields})
 
 
 def test_a_scale_frame_that_sees_what_the_one_before_saw_is_no_keyframe():
@@ -149,8 +147,9 @@ def test_given_poses_tell_the_unit_and_the_place_of_the_map(engine):
     own, _ = run(engine(), frames_of(30))
     S = similarity(3.7, so3_exp(np.array([0.3, -0.5, 0.8])), np.array([5.0, 6.0, 7.0]))
     priors = [apply_similarity(S, u.T_map_cam) for u in own]
-    backend = engine(prior=True)
-    updates, _ = run(backend, frames_of(30, priors))
+    backend = ScaledReconstructor(engine(), build(Config, {"prior": True}))
+    frames = [replace(f, prior=T) for f, T in zip(frames_of(30), priors, strict=True)]
+    updates, _ = run(backend, frames)
     poses, statistics = backend.poses(), backend.statistics()
     assert statistics["prior_scale"] == pytest.approx(3.7, rel=1e-6)
     for i, prior in enumerate(priors):
@@ -166,19 +165,6 @@ def test_given_poses_tell_the_unit_and_the_place_of_the_map(engine):
         np.testing.assert_allclose(u.T_map_cam, priors[i], atol=1e-5)
         assert u.scale is Scale.PRIOR
     assert sorted(u.index for u in updates if not u.revises) == list(range(30))
-
-
-def test_a_prior_that_stands_still_costs_no_keyframe(engine, caplog):
-    priors = [np.eye(4)] * 60
-    backend = engine(prior=True, **{"gct.keyframe_interval": 1})
-    with caplog.at_level(logging.WARNING):
-        updates, _ = run(backend, frames_of(60, priors))
-    assert "do not tell the scale" in caplog.text
-    delivered = [u for u in updates if u.depth is not None]
-    assert len(delivered) == len([u for u in updates if u.is_keyframe and not u.revises])
-    assert {u.scale for u in delivered} == {Scale.LEARNED}
-    held = [u.index for u in updates if u.revises]
-    assert len(held) == HELD
 
 
 def test_an_image_of_another_size_is_a_bad_frame_until_a_reset(engine):

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The surface of every map: a mesher holds one at a time, so that of a map which is left, or joined, is put aside."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from recon3d_ros.core.geometry import transform
+from recon3d_ros.core.types import Join, MeshBlock, Pose
+from recon3d_ros.runtime.mesher import MesherLoop
+from recon3d_ros.runtime.pipeline import Step
+
+
+class Surfaces:
+    """Follows the steps of an offline run."""
+
+    def __init__(self, mesher: MesherLoop) -> None:
+        self._mesher = mesher
+        self._current = 0
+        self._aside: dict[int, list[MeshBlock]] = {}
+
+    def follow(self, step: Step) -> None:
+        """Take a step in, before its keyframe is meshed."""
+        update = step.update
+        if step.begins:
+            self._mesher.drain()
+            self._aside.setdefault(self._current, []).append(self._mesher.surface())
+            self._mesher.reset()
+        if update.join is not None:
+            self._join(update.join, update.map_id)
+        elif step.begins:
+            self._current = update.map_id
+
+    def of(self, map_id: int) -> MeshBlock:
+        """The surface of a map. Pieces made before and after it was left or joined lie beside each other, not fused."""
+        pieces = list(self._aside.get(map_id, []))
+        if map_id == self._current:
+            pieces.append(self._mesher.surface())
+        return _together(pieces)
+
+    def _join(self, join: Join, map_id: int) -> None:
+        kept, moved = self._aside.pop(join.kept, []), self._aside.pop(join.moved, [])
+        self._aside[map_id] = kept + [_moved(mesh, join.S_kept_moved) for mesh in moved]
+        if self._current in (join.kept, join.moved):
+            self._current = map_id
+
+
+def _moved(mesh: MeshBlock, S: Pose) -> MeshBlock:
+    vertices = transform(S, mesh.vertices.astype(np.float64)).astype(np.float32)
+    R = S[:3, :3] / np.cbrt(np.linalg.det(S[:3, :3]))
+    normals = None if mesh.normals is None else (mesh.normals @ R.T).astype(np.float32)
+    return dataclasses.replace(mesh, vertices=vertices, normals=normals)
+
+
+def _together(meshes: list[MeshBlock]) -> MeshBlock:
+    if len(meshes) == 1:
+        return meshes[0]
+    empty = MeshBlock(
+        (0, 0, 0), np.empty((0, 3), np.float32), np.empty((0, 3), np.int32), np.empty((0, 3), np.uint8)
+    )
+    starts = np.cumsum([0, *(len(m.vertices) for m in meshes)])
+    triangles = [m.triangles + np.int32(start) for m, start in zip(meshes, starts, strict=False)]
+    normals = [m.normals for m in meshes if m.normals is not None]
+    return MeshBlock(
+        empty.id,
+        np.concatenate([empty.vertices, *(m.vertices for m in meshes)]),
+        np.concatenate([empty.triangles, *triangles]),
+        np.concatenate([empty.colours, *(m.colours for m in meshes)]),
+        np.concatenate(normals) if normals and len(normals) == len(meshes) else None,
+    )
