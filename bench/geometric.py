@@ -80,6 +80,7 @@ COLMAP = "colmap.json"
 PSEUDO = "poses_colmap.txt"
 RECORDINGS = (
     Recording("synthetic:building/orbit?frames=200"),
+    Recording("synthetic:building/lookaround?frames=150"),
     Recording("kitti-odometry-a"),
     Recording("strecha-fountain-P11", photos=True),
     Recording("strecha-castle-P30", photos=True),

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,23 @@ def data_dir() -> Path:
 def vectors_dir() -> Path:
     """Folder of reference numbers for parity tests."""
     return _folder("RECON3D_VECTORS", "../shared/vectors")
+
+
+@pytest.fixture
+def room_for():
+    """`with room_for(number)`: no file can grow beyond so many bytes, in this process and those it starts: a disk as good
+    as full, whose errors are real."""
+
+    @contextmanager
+    def limited(number: int):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (number, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 #: Sizes of a network that is small enough for thousands of frames.

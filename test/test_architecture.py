@@ -36,7 +36,7 @@ OPTIONAL = {
     "huggingface_hub": set(),
     "gtsam": set(),
     "open3d": set(),
-    "cupy": set(),
+    "cupy": {"mapping/cuda"},
     "rerun": set(),
     "rosbags": set(),
     "evo": set(),

@@ -24,8 +24,10 @@ from recon3d_ros._typesupport import preload
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = {"slam", "reconstructor", "mesher", "replay", "recon3d"}
 COLCON = ["colcon-common-extensions", "colcon-ros"]
-# Loads the messages, and prints where the package looks for its launch and configuration files.
+# Loads the messages, looks for the kernels, and prints where the package looks for its launch and configuration files.
 SHARE = """
+from importlib.resources import files
+assert (files("recon3d_ros.mapping.cuda") / "blocks.cu").is_file()
 from recon3d_ros.msg import Keyframe
 from recon3d_ros.ros.messages import Status, TFMessage
 from recon3d_ros.ros.environment import share_directory

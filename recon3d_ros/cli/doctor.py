@@ -38,9 +38,10 @@ NEEDS = (
     Need("safetensors", "safetensors", "weights of learned engines", "learned"),
     Need("huggingface_hub", "huggingface_hub", "fetching weights", "learned"),
     Need("gtsam", "gtsam", "loop closing", "loops"),
-    Need("cupy", "cupy-cuda12x", "meshing on a GPU", "gpu"),
+    Need("cupy", "cupy-cuda12x", "meshing on a GPU", "cuda"),
     Need("rerun", "rerun-sdk", "--rerun recordings", "viz"),
-    Need("open3d", "open3d", "Poisson meshes", "mesh"),
+    Need("fast_simplification", "fast-simplification", "meshes with fewer triangles", "mesh"),
+    Need("open3d", "open3d", "Poisson meshes", "poisson"),
 )
 
 

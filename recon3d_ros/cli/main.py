@@ -9,7 +9,7 @@ import logging
 import sys
 
 from recon3d_ros import __version__
-from recon3d_ros.cli import demo, doctor, evaluate, nodes, params, run, weights
+from recon3d_ros.cli import demo, doctor, evaluate, mesh, nodes, params, run, weights
 from recon3d_ros.core.errors import InputError, ReconError
 
 
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"recon3d {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for module in (demo, run, nodes, evaluate, weights, doctor, params):
+    for module in (demo, run, mesh, nodes, evaluate, weights, doctor, params):
         module.add_parser(commands)
     return top
 

@@ -126,15 +126,53 @@ class CloudParams:
 class MeshParams:
     """The truncated signed distance field and its surface."""
 
+    device: str = param(
+        "auto",
+        "where the voxels lie; auto: a GPU if there is one (extra `cuda`) and a voxel is at most 1/200 of the median depth",
+        choices=("auto", "cpu", "cuda"),
+    )
     voxel_size: float = param(
         0.0, "edge of a voxel; 0: a share of the median depth of the first keyframe", unit="map", low=0.0
     )
     voxel_share: float = param(0.008, "that share", unit="median depth", low=0.0005, high=0.1)
-    truncation: float = param(4.0, "truncation distance", unit="voxels", low=1.5, high=32.0)
+    truncation: float = param(4.0, "truncation distance, at least", unit="voxels", low=1.5, high=32.0)
+    noise_truncation: float = param(
+        2.0,
+        "and at least so many standard deviations of the depth, up to max_truncation; 0: the same at every depth",
+        low=0.0,
+        high=10.0,
+    )
+    max_truncation: float = param(8.0, "to where noise may widen it", unit="voxels", low=1.5, high=64.0)
+    depth_noise: float = param(
+        0.0,
+        "standard deviation of the depth at the median depth, growing with its square; 0: measured in every keyframe",
+        unit="median depth",
+        low=0.0,
+        high=0.5,
+    )
     max_depth: float = param(3.0, "depth beyond which nothing is integrated", unit="median depth", low=1.0)
     min_weight: float = param(1.0, "observations a voxel needs before it is meshed", low=0.0, high=100.0)
     carve: bool = param(True, "empty the space in front of a measured depth")
+    duplicate_share: float = param(
+        0.9,
+        "a keyframe whose voxels are known to this share, from hardly another place, is not integrated; 0: never so",
+        low=0.0,
+        high=1.0,
+    )
+    duplicate_weight: float = param(
+        5.0, "observations from which a voxel counts as known there", low=0.0, high=100.0
+    )
+    duplicate_motion: float = param(
+        0.02,
+        "way from the last keyframe integrated that is hardly another place",
+        unit="median depth",
+        low=0.0,
+    )
+    duplicate_every: int = param(4, "of such keyframes every n-th is integrated all the same", low=1)
     max_blocks: int = param(60_000, "blocks of 8x8x8 voxels held at most (3.6 kB each)", low=64)
+    spill: str = param(
+        "", "folder for blocks dropped at that bound, which come back when seen again; empty: they are gone"
+    )
     depth_memory: int = param(
         256,
         "depth images kept to rebuild the mesh when poses are corrected; 0: none",
@@ -145,10 +183,33 @@ class MeshParams:
     min_component: int = param(
         100, "connected pieces of fewer triangles are left out of saved meshes", unit="triangles", low=0
     )
+    save_format: str = param("ply", "file that ~/save_mesh writes", choices=("ply", "glb"))
+    save_simplify: float = param(
+        1.0, "share of the triangles that ~/save_mesh keeps (needs the extra `mesh`)", low=0.001, high=1.0
+    )
+    save_poisson: bool = param(
+        False, "~/save_mesh closes holes by Poisson reconstruction (needs the extra `poisson`)"
+    )
+    save_poisson_depth: int = param(
+        8, "depth of the octree of that; each step halves the smallest detail", low=4, high=12
+    )
+    colour_per_triangle: bool = param(
+        False, "mesh messages carry one colour a triangle instead of one a corner: 88 bytes, not 120"
+    )
     queue: int = param(
         4, "keyframes that may wait for the mesher; beyond it the oldest is dropped and counted", low=1
     )
     publish_rate: float = param(2.0, "largest rate of mesh messages", unit="Hz", low=0.05, high=60.0)
+    adaptive: bool = param(
+        False, "send the mesh every second below slow_speed, every two up to fast_speed, and not beyond it"
+    )
+    slow_speed: float = param(
+        0.1, "see adaptive; where the scale is unknown: median depths a second", unit="m/s", low=0.0
+    )
+    fast_speed: float = param(0.5, "see adaptive; as slow_speed", unit="m/s", low=0.0)
+    speed_keyframes: int = param(
+        5, "keyframes in a row that must ask for another rate before it changes (adaptive)", low=1
+    )
     message_size: int = param(1_000_000, "size at which a mesh message is split", unit="bytes", low=10_000)
 
 

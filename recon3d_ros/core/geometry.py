@@ -106,6 +106,13 @@ def rotation_angle(R: Array) -> float:
     return float(np.linalg.norm(so3_log(R)))
 
 
+def rotation_angles(R: Array) -> Array:
+    """Angles [N] of rotation matrices [N,3,3] in radians, 0 to pi, exact for small ones too."""
+    axis = np.stack([R[:, 2, 1] - R[:, 1, 2], R[:, 0, 2] - R[:, 2, 0], R[:, 1, 0] - R[:, 0, 1]], axis=-1)
+    angles: Array = np.arctan2(np.linalg.norm(axis, axis=1) / 2, (np.trace(R, axis1=1, axis2=2) - 1) / 2)
+    return angles
+
+
 def quaternion_from_rotation(R: Array) -> Array:
     """Unit quaternion (x, y, z, w) of a rotation matrix; the largest component is computed first (Shepperd)."""
     m = np.asarray(R, dtype=np.float64)

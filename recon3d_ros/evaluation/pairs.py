@@ -94,9 +94,3 @@ def relative(A: Array, B: Array) -> Array:
     out[:, :3, :3] = R @ B[:, :3, :3]
     out[:, :3, 3] = np.einsum("nij,nj->ni", R, B[:, :3, 3] - A[:, :3, 3])
     return out
-
-
-def rotation_angles(R: Array) -> Array:
-    """Angles [N] of rotation matrices [N,3,3] in radians, 0 to pi, exact for small ones too."""
-    axis = np.stack([R[:, 2, 1] - R[:, 1, 2], R[:, 0, 2] - R[:, 2, 0], R[:, 1, 0] - R[:, 0, 1]], axis=-1)
-    return np.arctan2(np.linalg.norm(axis, axis=1) / 2, (np.trace(R, axis1=1, axis2=2) - 1) / 2)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from recon3d_ros.core.align import umeyama
 from recon3d_ros.core.errors import InputError
-from recon3d_ros.core.geometry import Array, apply_similarity, similarity
+from recon3d_ros.core.geometry import Array, apply_similarity, rotation_angles, similarity
 from recon3d_ros.core.trajectory import Trajectory
 from recon3d_ros.core.types import Scale
-from recon3d_ros.evaluation.pairs import Delta, all_pairs, associate, relative, rotation_angles
+from recon3d_ros.evaluation.pairs import Delta, all_pairs, associate, relative
 
 #: With scale, without scale, as the estimate stands.
 ALIGNMENTS = ("sim3", "se3", "none")

@@ -6,26 +6,25 @@ pool costs what it holds and never has to be copied to grow. Voxel (x, y, z) of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.mapping.jit import kernel
+from recon3d_ros.mapping.voxel_hash import EMPTY, LIMIT, pack, probe
 
 #: Voxels along the edge of a block, and in a block.
 SIDE = 8
 VOXELS = SIDE**3
 
-#: Block coordinates reach from -LIMIT to LIMIT - 1.
-LIMIT = 1 << 20
+#: Bytes of the voxels of a block.
+BLOCK_BYTES = VOXELS * 7
 
 #: Fixed point of the weights: 64 is one full observation.
 UNIT_WEIGHT = 64
 
-_EMPTY = -1
 #: Places in `Blocks.counts`: slots ever used, slots given back.
 HIGH, FREE = 0, 1
 
@@ -57,7 +56,7 @@ def allocate(capacity: int) -> Blocks:
     table = 1 << (2 * capacity - 1).bit_length()
     try:
         return Blocks(
-            keys=np.full(table, _EMPTY, np.int64),
+            keys=np.full(table, EMPTY, np.int64),
             slots=np.empty(table, np.int32),
             tsdf=np.empty((capacity, VOXELS), np.int16),
             weight=np.empty((capacity, VOXELS), np.uint16),
@@ -84,17 +83,12 @@ def memory(blocks: Blocks) -> int:
     return blocks.keys.nbytes + blocks.slots.nbytes + int(blocks.counts[HIGH]) * per_slot
 
 
-def copy(blocks: Blocks) -> Blocks:
-    """A pool of the same capacity and content."""
-    other = allocate(len(blocks.alive))
-    other.keys[:], other.slots[:] = blocks.keys, blocks.slots
-    sources: Sequence[NDArray[Any]] = blocks[2:-1]
-    targets: Sequence[NDArray[Any]] = other[2:-1]
-    used = int(blocks.counts[HIGH])
-    for source, target in zip(sources, targets, strict=True):
-        target[:used] = source[:used]
-    other.counts[:] = blocks.counts
-    return other
+def copy_table(source: Blocks, target: Blocks) -> None:
+    """Copy what is known of the blocks, but not their voxels and not the hash, into a pool of the same capacity."""
+    used = int(source.counts[HIGH])
+    for name in ("coords", "alive", "last_seen", "free"):
+        getattr(target, name)[:used] = getattr(source, name)[:used]
+    target.counts[:] = source.counts
 
 
 def coordinates(blocks: Blocks) -> NDArray[np.int32]:
@@ -102,62 +96,53 @@ def coordinates(blocks: Blocks) -> NDArray[np.int32]:
     return blocks.coords[blocks.alive]
 
 
-def evict(blocks: Blocks, number: int, stamp: int) -> NDArray[np.int32]:
-    """Drop up to `number` blocks, the least recently seen first, none seen at `stamp`; returns their coordinates [n,3]."""
+def oldest(blocks: Blocks, number: int, stamp: int) -> NDArray[np.int64]:
+    """Slots of up to `number` blocks, the least recently seen first, none seen at `stamp`."""
     candidates = np.flatnonzero(blocks.alive & (blocks.last_seen < stamp))
     order = np.argsort(blocks.last_seen[candidates], kind="stable")
-    dropped = candidates[order[:number]]
-    coords = blocks.coords[dropped].copy()
-    blocks.alive[dropped] = False
-    blocks.dirty[dropped] = False
+    return candidates[order[:number]]
+
+
+def drop(blocks: Blocks, slots: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Drop blocks; returns their coordinates [n,3]."""
+    coords = blocks.coords[slots].copy()
+    blocks.alive[slots] = False
+    blocks.dirty[slots] = False
     top = blocks.counts[FREE]
-    blocks.free[top : top + len(dropped)] = dropped
-    blocks.counts[FREE] += len(dropped)
-    _rehash(blocks)
+    blocks.free[top : top + len(slots)] = slots
+    blocks.counts[FREE] += len(slots)
+    rehash(blocks)
     return coords
 
 
 def unique_rows(coords: NDArray[np.int32]) -> NDArray[np.int32]:
     """The different rows of integer coordinates [n,3], in ascending order."""
-    keys = np.unique(_keys(coords))
+    return unpacked(np.unique(keys_of(coords)))
+
+
+def unpacked(keys: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Coordinates [n,3] of keys [n]."""
     parts = (keys >> 42, keys >> 21 & (2 * LIMIT - 1), keys & (2 * LIMIT - 1))
     return (np.stack(parts, axis=-1) - LIMIT).astype(np.int32)
 
 
 @kernel
-def _keys(coords):
+def keys_of(coords):
     """Keys [n] of coordinates [n,3]."""
     keys = np.empty(len(coords), np.int64)
     for i in range(len(coords)):
-        keys[i] = _pack(coords[i, 0], coords[i, 1], coords[i, 2])
+        keys[i] = pack(coords[i, 0], coords[i, 1], coords[i, 2])
     return keys
-
-
-@kernel
-def _pack(x, y, z):
-    """One non-negative int64 of three coordinates in -LIMIT .. LIMIT - 1."""
-    return (np.int64(x) + LIMIT) << 42 | (np.int64(y) + LIMIT) << 21 | (np.int64(z) + LIMIT)
 
 
 # Kernels take arrays out of the pool before their loops: handing on the whole pool costs more than a look-up.
 
 
 @kernel
-def _probe(keys, key):
-    """Place of a key in the hash, or of the empty place where it belongs (linear probing, 64-bit mixing)."""
-    mask = len(keys) - 1
-    mixed = (key ^ (key >> 31)) * np.int64(0x7FB5D329728EA185)
-    place = (mixed ^ (mixed >> 29)) & mask
-    while keys[place] != _EMPTY and keys[place] != key:
-        place = (place + 1) & mask
-    return place
-
-
-@kernel
 def find(keys, slots, x, y, z):
     """Slot of a block in the hash `keys`, `slots` of a pool; -1 if there is none."""
-    key = _pack(x, y, z)
-    place = _probe(keys, key)
+    key = pack(x, y, z)
+    place = probe(keys, key)
     return slots[place] if keys[place] == key else np.int32(-1)
 
 
@@ -166,8 +151,8 @@ def insert(blocks, x, y, z):
     """Slot of a new, empty block; -1 when the pool is full."""
     slot = _take_slot(blocks)
     if slot >= 0:
-        key = _pack(x, y, z)
-        place = _probe(blocks.keys, key)
+        key = pack(x, y, z)
+        place = probe(blocks.keys, key)
         blocks.keys[place] = key
         blocks.slots[place] = slot
         blocks.tsdf[slot] = 32767
@@ -176,7 +161,7 @@ def insert(blocks, x, y, z):
         blocks.coords[slot, 0], blocks.coords[slot, 1], blocks.coords[slot, 2] = x, y, z
         blocks.alive[slot] = True
         blocks.last_seen[slot] = -1
-        blocks.dirty[slot] = False
+        blocks.dirty[slot] = True  # that it is there may be a change, even if nothing is written to it
     return slot
 
 
@@ -192,41 +177,34 @@ def _take_slot(blocks):
 
 
 @kernel
-def _rehash(blocks):
-    blocks.keys[:] = _EMPTY
+def rehash(blocks):
+    """Enter all blocks into the hash anew."""
+    blocks.keys[:] = EMPTY
     for slot in range(blocks.counts[HIGH]):
         if blocks.alive[slot]:
             x, y, z = blocks.coords[slot]
-            key = _pack(x, y, z)
-            place = _probe(blocks.keys, key)
+            key = pack(x, y, z)
+            place = probe(blocks.keys, key)
             blocks.keys[place] = key
             blocks.slots[place] = slot
 
 
 @kernel
-def differing(old, new, min_weight):
-    """Flags over the slots of `new` (block absent from `old` or of other content) and over those of `old` (block gone)."""
-    changed, gone = np.zeros(len(new.alive), np.bool_), np.zeros(len(old.alive), np.bool_)
-    for slot in range(new.counts[HIGH]):
-        if new.alive[slot]:
-            x, y, z = new.coords[slot]
-            other = find(old.keys, old.slots, x, y, z)
-            changed[slot] = other < 0 or not _same_surface(old, other, new, slot, min_weight)
-    for slot in range(old.counts[HIGH]):
-        if old.alive[slot]:
-            x, y, z = old.coords[slot]
-            gone[slot] = find(new.keys, new.slots, x, y, z) < 0
-    return changed, gone
+def insert_copies(source, target, coords):
+    """Insert copies of those blocks of one pool that stand at coords [n,3] into another that has room for them."""
+    for i in range(len(coords)):
+        slot = find(source.keys, source.slots, coords[i, 0], coords[i, 1], coords[i, 2])
+        if slot >= 0:
+            new = insert(target, coords[i, 0], coords[i, 1], coords[i, 2])
+            target.tsdf[new] = source.tsdf[slot]
+            target.weight[new] = source.weight[slot]
+            target.colour[new] = source.colour[slot]
 
 
 @kernel
-def _same_surface(a, slot_a, b, slot_b, min_weight):
-    tsdf_a, weight_a, colour_a = a.tsdf[slot_a], a.weight[slot_a], a.colour[slot_a]
-    tsdf_b, weight_b, colour_b = b.tsdf[slot_b], b.weight[slot_b], b.colour[slot_b]
-    for i in range(VOXELS):
-        if tsdf_a[i] != tsdf_b[i] or (weight_a[i] < min_weight) != (weight_b[i] < min_weight):
-            return False
-        for c in range(3):
-            if colour_a[i, c] != colour_b[i, c]:
-                return False
-    return True
+def copy_voxels(source, target, slots):
+    """Copy the voxels of some slots from one pool into the same slots of another."""
+    for slot in slots:
+        target.tsdf[slot] = source.tsdf[slot]
+        target.weight[slot] = source.weight[slot]
+        target.colour[slot] = source.colour[slot]

@@ -12,14 +12,22 @@ from numpy.typing import NDArray
 
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import MeshParams
+from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import is_pose
-from recon3d_ros.core.types import Keyframe, MeshBlock, Pose
+from recon3d_ros.core.types import Keyframe, MeshBlock, Pose, Scale
 from recon3d_ros.mapping import blocks as pool
 from recon3d_ros.mapping import marching
+from recon3d_ros.mapping.cuda.device import WORTH, choose
+from recon3d_ros.mapping.cuda.volume import CudaVolume
+from recon3d_ros.mapping.duplicates import Duplicates
+from recon3d_ros.mapping.field import Field
 from recon3d_ros.mapping.history import History
+from recon3d_ros.mapping.rebuild import Rebuild
+from recon3d_ros.mapping.spill import BlockFile, Spill
 from recon3d_ros.mapping.splat import median_depth, splat
 from recon3d_ros.mapping.tsdf import Volume
-from recon3d_ros.mapping.weld import weld
+from recon3d_ros.mapping.view import View
+from recon3d_ros.mapping.weld import joined
 
 log = logging.getLogger(__name__)
 
@@ -27,24 +35,29 @@ log = logging.getLogger(__name__)
 MIN_POINTS = 100
 
 #: Keys of `Mesher.counters`: why a keyframe was skipped, then what else was given up.
-SKIPPED = ("repeated", "bad pose", "few points", "out of range")
-DROPPED = ("points dropped", "blocks refused", "blocks evicted")
+SKIPPED = ("repeated", "bad pose", "few points", "out of range", "seen before")
+DROPPED = ("points dropped", "blocks refused", "blocks evicted", "corrections dropped")
 
 #: Depth beyond this many medians is an error of the source.
 _ABSURD_DEPTH = 100.0
 
-_WHOLE = (0, 0, 0)  # id of the welded mesh
-
 
 class Mesher:
-    """The live mesh. One thread calls it, others may read the properties; its kernels release the GIL.
+    """The live mesh. One thread calls it, others may read the properties; its kernels release the GIL. Raises InputError
+    for parameters that contradict each other.
 
     counters: keyframes skipped and things dropped, by reason. voxel_size: map units, 0 until the first keyframe when it
     is derived from that one's depth. triangles: of the mesh as of the last `changed`.
     """
 
     def __init__(self, params: MeshParams) -> None:
+        if params.max_truncation < params.truncation:
+            raise InputError("mesh.max_truncation must not be less than mesh.truncation")
+        if params.fast_speed < params.slow_speed:
+            raise InputError("mesh.fast_speed must not be less than mesh.slow_speed")
         self.params = params
+        self._gpu = choose(params)
+        self._rebuild: Rebuild | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -53,10 +66,18 @@ class Mesher:
         self.counters: Counter[str] = Counter(dict.fromkeys(SKIPPED + DROPPED, 0))
         self.triangles = 0
         self.voxel_size = float(self.params.voxel_size)
-        self._volume: Volume | None = None
-        self._history = History(self.params.depth_memory * 1_000_000, self._make_volume)
+        self._on_gpu = False
+        self._volume: Field | None = None
+        if self._rebuild is not None:
+            self._rebuild.abandon()
+        self._rebuild = None
+        self._disk = BlockFile(self.params.spill) if self.params.spill else None
+        self._history = History(self.params.depth_memory * 1_000_000)
         self._integrated: set[int] = set()
+        self._duplicates = Duplicates(self.params)
+        self._farthest = 0.0
         self._pending: list[NDArray[np.int32]] = []
+        self._regions = np.empty((0, 3), np.int32)
         self._sizes: dict[tuple[int, int, int], int] = {}
 
     @property
@@ -67,14 +88,29 @@ class Mesher:
     @property
     def blocks(self) -> int:
         """Blocks of 8x8x8 voxels held."""
-        volume = self._volume
-        return 0 if volume is None else pool.count(volume.blocks)
+        return 0 if self._volume is None else self._volume.count
 
     @property
     def memory_mb(self) -> float:
         """Memory that voxels and kept depth images use, in 10^6 bytes."""
-        volumes = [volume for volume in (self._volume, self._history.settled) if volume is not None]
-        return (sum(pool.memory(volume.blocks) for volume in volumes) + self._history.nbytes) / 1e6
+        volume, rebuild = self._volume, self._rebuild
+        volumes = [volume, rebuild.volume if rebuild is not None else None]
+        return (sum(v.nbytes for v in volumes if v is not None) + self._history.nbytes) / 1e6
+
+    @property
+    def waiting(self) -> bool:
+        """True while `changed` has more to give."""
+        return len(self._regions) > 0
+
+    @property
+    def moved(self) -> bool:
+        """True if a keyframe was corrected by more than half a voxel since it was integrated."""
+        return self._history.moved(self.voxel_size / 2)
+
+    @property
+    def rebuilding(self) -> bool:
+        """True while a rebuild is under way."""
+        return self._rebuild is not None
 
     def integrate(self, keyframe: Keyframe) -> bool:
         """Take in a keyframe. False when it cannot be used: then it is counted by reason and nothing changes."""
@@ -94,27 +130,40 @@ class Mesher:
         self.counters["points dropped"] += dropped
         if filled < MIN_POINTS:
             return "few points"
-        far = self.params.max_depth * median
-        voxel_size = self.voxel_size or self.params.voxel_share * median
-        if np.abs(keyframe.T_map_cam[:3, 3]).max() + 10 * far > pool.LIMIT * pool.SIDE * voxel_size:
+        pose = self._history.newest_pose(keyframe.id, keyframe.T_map_cam)
+        view = View.of(image, pose, median, self.params)
+        voxel_size = self.voxel_size or view.voxel_size(self.params)
+        if not _in_range(view.pose, view.far, voxel_size):
             return "out of range"
-        self.voxel_size = voxel_size
         if self._volume is None:
-            self._volume = self._make_volume()
-        self._volume.integrate(image, keyframe.T_map_cam, far)
-        self._history.add(keyframe.id, image, keyframe.T_map_cam, median, far)
+            self._begin(keyframe, view.median, voxel_size)
+        assert self._volume is not None
+        if self._duplicates.has(self._volume, view):
+            return "seen before"
+        self._volume.integrate(view.image, view.pose, view.far, view.spread)
+        self._history.add(self._volume, view.record(keyframe.id))
         self._integrated.add(keyframe.id)
+        self._duplicates.integrated(view)
+        self._farthest = max(self._farthest, view.far)
         self._count_blocks(self._volume)
         return ""
 
-    def changed(self) -> list[MeshBlock]:
-        """The regions whose triangles may differ since the last call; one that became empty comes with 0 triangles."""
+    def changed(self, most: int | None = None) -> list[MeshBlock]:
+        """The regions whose triangles may differ since the last call, at most so many (then the others are `waiting`); one
+        that became empty comes with 0 triangles."""
         if self._volume is None:
             return []
-        blocks = np.concatenate([*self._pending, self._volume.take_changed()])
+        taken = self._volume.take_changed()
+        if self._rebuild is not None:
+            self._rebuild.published(taken)
+        blocks = np.concatenate([*self._pending, taken])
         self._pending = []
+        regions = marching.regions_meeting(blocks)
+        if self.waiting:
+            regions = pool.unique_rows(np.concatenate([self._regions, regions]))
+        regions, self._regions = regions[:most], regions[len(regions) if most is None else most :]
         out = []
-        for block in self._extract(marching.regions_meeting(blocks)):
+        for block in self._volume.extract(regions):
             before, after = self._sizes.pop(block.id, 0), len(block.triangles)
             self.triangles += after - before
             if after:
@@ -127,40 +176,47 @@ class Mesher:
         """Every region that has triangles, for those who join late; leaves `changed` alone."""
         if self._volume is None:
             return []
-        blocks = pool.coordinates(self._volume.blocks)
-        return [block for block in self._extract(marching.regions_of(blocks)) if len(block.triangles)]
+        regions = marching.regions_of(self._volume.coordinates())
+        return [block for block in self._volume.extract(regions) if len(block.triangles)]
 
     def surface(self) -> MeshBlock:
-        """The whole mesh with the vertices of neighbouring regions joined; id (0, 0, 0)."""
-        parts = self.all_blocks()
-        offsets = np.cumsum([0] + [len(part.vertices) for part in parts], dtype=np.int32)
-        if not parts:
-            return MeshBlock(_WHOLE, *(np.empty((0, 3), kind) for kind in (np.float32, np.int32, np.uint8)))
-        vertices = np.concatenate([part.vertices for part in parts])
-        triangles = np.concatenate([part.triangles + o for part, o in zip(parts, offsets, strict=False)])
-        colours = np.concatenate([part.colours for part in parts])
-        return MeshBlock(_WHOLE, *weld(vertices, triangles, colours))
+        """The whole mesh with the vertices of neighbouring regions joined, also of blocks on disk; id (0, 0, 0)."""
+        return joined([] if self._volume is None else self._volume.extract_all())
 
     def correct(self, poses: Mapping[int, Pose]) -> None:
-        """Note newer poses of integrated keyframes; `rebuild` applies them."""
-        self._history.correct({i: pose for i, pose in poses.items() if is_pose(pose)})
+        """Note newer poses of keyframes; a rebuild applies them. Poses that are none, or out of range, are counted."""
+        usable = {i: T for i, T in poses.items() if is_pose(T) and self._is_in_range(T)}
+        self.counters["corrections dropped"] += len(poses) - len(usable)
+        self._history.correct(usable)
 
-    def rebuild(self) -> bool:
-        """Build the volume anew from all keyframes at their newest poses. False, and nothing done, while no keyframe has
-        moved by more than half a voxel."""
-        if self._volume is None or self._history.displacement() <= self.voxel_size / 2:
-            return False
-        fresh = self._history.replay()
-        fresh.take_changed()
-        changed, gone = pool.differing(self._volume.blocks, fresh.blocks, fresh.min_weight)
-        self._pending += [
-            self._volume.take_changed(),
-            fresh.blocks.coords[changed],
-            self._volume.blocks.coords[gone],
-        ]
-        self._volume = fresh
-        self._count_blocks(fresh)
-        return True
+    def rebuild_step(self, exactly: bool = False) -> bool:
+        """One bounded piece of the rebuild under way; begins one when keyframes have moved by more than half a voxel or, if
+        `exactly`, at all. True while more is to be done.
+
+        The result is that of `Rebuild`; `changed` then gives what it changed."""
+        if self._rebuild is not None and self._rebuild.stale:
+            self._rebuild.abandon()
+            self._rebuild = None
+        if self._rebuild is None:
+            if self._volume is None or not self._is_due(exactly):
+                return False
+            self._rebuild = Rebuild(self._history, self._volume, self._make_volume)
+        if self._rebuild.step():
+            self._pending.append(self._rebuild.swap())
+            self._volume, self._rebuild = self._rebuild.volume, None
+            self._count_blocks(self._volume)
+        return self._rebuild is not None or self._is_due(exactly)
+
+    def rebuild(self, exactly: bool = False) -> bool:
+        """Build the volume anew until all kept keyframes stand at their newest poses. False, and nothing done, while none
+        has moved (see `rebuild_step`)."""
+        worked = self.rebuilding
+        while self.rebuild_step(exactly):
+            worked = True
+        return worked
+
+    def _is_due(self, exactly: bool) -> bool:
+        return self._history.moved(0.0) if exactly else self.moved
 
     @staticmethod
     def warm_up() -> None:
@@ -168,9 +224,10 @@ class Mesher:
         camera = Camera(16, 16, 16.0, 16.0, 7.5, 7.5)
         rays = np.concatenate([camera.rays(), np.ones((16, 16, 1), np.float32)], axis=-1)
         points = rays.reshape(-1, 3)
+        arrays = (points, np.zeros((len(points), 3), np.uint8))
         mesher = Mesher(MeshParams(voxel_size=0.1, max_blocks=64, min_weight=1.0))
         for i in range(2):
-            mesher.integrate(Keyframe(i, i, np.eye(4), camera, points, np.zeros((len(points), 3), np.uint8)))
+            mesher.integrate(Keyframe(i, i, np.eye(4), camera, *arrays, scale=Scale.SENSOR))
         moved = np.eye(4)
         moved[2, 3] = 1.0
         mesher.correct({1: moved})
@@ -178,20 +235,45 @@ class Mesher:
         mesher.changed()
         mesher.surface()
         assert mesher._volume is not None
-        pool.evict(mesher._volume.blocks, 0, stamp=0)
+        for _ in mesher._volume.checkpoint().restored()[1]:
+            pass
 
-    def _make_volume(self) -> Volume:
-        p = self.params
-        return Volume(self.voxel_size, p.truncation * self.voxel_size, p.min_weight, p.max_blocks, p.carve)
+    def _is_in_range(self, pose: Pose) -> bool:
+        """While no keyframe is integrated, everywhere."""
+        return self._volume is None or _in_range(pose, self._farthest, self.voxel_size)
 
-    def _extract(self, regions: NDArray[np.int32]) -> list[MeshBlock]:
-        assert self._volume is not None
-        return marching.extract(self._volume.blocks, regions, self.voxel_size, self._volume.min_weight)
+    def _begin(self, keyframe: Keyframe, median: float, voxel_size: float) -> None:
+        """The first keyframe that can be used."""
+        self.voxel_size = voxel_size
+        self._on_gpu = self._gpu is not None and (
+            self.params.device == "cuda" or voxel_size <= WORTH * median
+        )
+        if self._on_gpu:
+            log.info("the mesh is made on the GPU")
+        self._volume = self._make_volume()
+        if self.params.voxel_size and keyframe.scale == Scale.UNKNOWN:
+            log.warning(
+                "mesh.voxel_size is %g map units, whose length is unknown: 0 takes a share of the depth",
+                voxel_size,
+            )
 
-    def _count_blocks(self, volume: Volume) -> None:
+    def _make_volume(self) -> Field:
+        p, voxel = self.params, self.voxel_size
+        narrow, wide = p.truncation * voxel, p.max_truncation * voxel
+        about = (voxel, narrow, p.min_weight, p.max_blocks, p.carve, wide)
+        if self._on_gpu and self._gpu is not None:
+            return CudaVolume(self._gpu, *about)
+        return Volume(*about, None if self._disk is None else Spill(self._disk))
+
+    def _count_blocks(self, volume: Field) -> None:
         counts = {"blocks refused": volume.refused, "blocks evicted": volume.evicted}
         if any(counts.values()) and not any(self.counters[key] for key in counts):
             log.warning(
                 "the mesh is full and drops its oldest parts: raise mesh.max_blocks or mesh.voxel_size"
             )
         self.counters.update({key: n - self.counters[key] for key, n in counts.items()})
+
+
+def _in_range(pose: Pose, far: float, voxel_size: float) -> bool:
+    """Whether block coordinates reach as far as a camera there can see."""
+    return float(np.abs(pose[:3, 3]).max()) + 10 * far <= pool.LIMIT * pool.SIDE * voxel_size

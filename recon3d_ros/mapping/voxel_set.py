@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which voxels are taken: a hash table with open addressing and linear probing, one point to a voxel."""
+"""Which voxels are taken: one point to a voxel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from recon3d_ros.core.types import Floats
 from recon3d_ros.mapping.jit import kernel
+from recon3d_ros.mapping.voxel_hash import EMPTY, pack, probe
 
-_EMPTY = -1
 _LEFT = -2
 
 
@@ -23,7 +23,7 @@ class VoxelSet:
     def clear(self, room: int) -> None:
         """Forget all; there is room for at least `room` points."""
         # Beyond half full, searches become long. A voxel that was left still counts until all are forgotten.
-        self._keys = np.full(1 << max(16, (2 * room).bit_length()), _EMPTY, np.int64)
+        self._keys = np.full(1 << max(16, (2 * room).bit_length()), EMPTY, np.int64)
         self._used = 0
 
     def has_room(self, points: int) -> bool:
@@ -45,31 +45,26 @@ class VoxelSet:
 
 
 @kernel
-def _search(keys, point, scale):  # type: ignore[no-untyped-def]
-    """The slot of the point's voxel, or the empty one where it belongs, and its key: three coordinates of 21 bits."""
-    key = np.int64(0)
-    for i in range(3):
-        key = key << 21 | (np.int64(np.floor(point[i] * scale)) & 0x1FFFFF)
-    mixed = (key ^ key >> 31) * np.int64(0x7FB5D329728EA185)
-    slot = (mixed ^ mixed >> 29) & (len(keys) - 1)
-    while keys[slot] != _EMPTY and keys[slot] != key:
-        slot = (slot + 1) & (len(keys) - 1)
-    return slot, key
+def _key(point, scale):  # type: ignore[no-untyped-def]
+    """Key of the voxel that holds a point."""
+    return pack(np.floor(point[0] * scale), np.floor(point[1] * scale), np.floor(point[2] * scale))
 
 
 @kernel
 def _take(keys, points, scale):  # type: ignore[no-untyped-def]
     free = np.zeros(len(points), np.bool_)
     for n in range(len(points)):
-        slot, key = _search(keys, points[n], scale)
-        free[n] = keys[slot] == _EMPTY
-        keys[slot] = key
+        key = _key(points[n], scale)
+        place = probe(keys, key)
+        free[n] = keys[place] == EMPTY
+        keys[place] = key
     return free
 
 
 @kernel
 def _leave(keys, points, scale):  # type: ignore[no-untyped-def]
     for n in range(len(points)):
-        slot, key = _search(keys, points[n], scale)
-        if keys[slot] == key:
-            keys[slot] = _LEFT
+        key = _key(points[n], scale)
+        place = probe(keys, key)
+        if keys[place] == key:
+            keys[place] = _LEFT

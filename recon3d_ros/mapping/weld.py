@@ -3,19 +3,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from recon3d_ros.core.types import Floats, Image
+from recon3d_ros.core.types import Floats, Image, MeshBlock
 from recon3d_ros.mapping.jit import kernel
 
 Triangles = NDArray[np.int32]
+
+_WHOLE = (0, 0, 0)
 
 
 def weld(vertices: Floats, triangles: Triangles, colours: Image) -> tuple[Floats, Triangles, Image]:
     """Vertices float32 [V,3] each kept once (in order of first appearance), the triangles renumbered, the colours kept."""
     first, number = _first_of_equal(np.ascontiguousarray(vertices, np.float32).view(np.int32))
     return vertices[first], number[triangles], colours[first]
+
+
+def joined(parts: Sequence[MeshBlock]) -> MeshBlock:
+    """One mesh of neighbouring regions with their border vertices welded; id (0, 0, 0)."""
+    if not parts:
+        return MeshBlock(_WHOLE, *(np.empty((0, 3), kind) for kind in (np.float32, np.int32, np.uint8)))
+    offsets = np.cumsum([0] + [len(part.vertices) for part in parts], dtype=np.int32)
+    vertices = np.concatenate([part.vertices for part in parts])
+    triangles = np.concatenate([part.triangles + o for part, o in zip(parts, offsets, strict=False)])
+    colours = np.concatenate([part.colours for part in parts])
+    return MeshBlock(_WHOLE, *weld(vertices, triangles, colours))
 
 
 @kernel

@@ -23,6 +23,7 @@ from recon3d_ros.mapping.export import write_ply_mesh
 from recon3d_ros.mapping.mesher import Mesher
 from recon3d_ros.nodes import process
 from recon3d_ros.nodes.health import Health, HealthPublisher
+from recon3d_ros.nodes.save_mesh import LIVE, SaveMesh
 from recon3d_ros.nodes.worker import total
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import header
@@ -33,9 +34,6 @@ from recon3d_ros.ros.parameters import declare
 from recon3d_ros.runtime.mesher import MesherLoop
 from recon3d_ros.runtime.results import prepare_folder
 from recon3d_ros.store.reader import SegmentReader
-
-#: Parameters that may change while the node runs.
-LIVE = ("output",)
 
 #: Counters of the mesher that are not about keyframes.
 _NOT_DROPS = ("points", "blocks")
@@ -67,7 +65,8 @@ class MesherNode(Node):
         MarkerWriter.warm_up()
         self.loop = MesherLoop(self.config.mesh, realtime=True, sink=self._publish)
         self._cleanup.callback(self.loop.close)
-        self._writer = MarkerWriter(self.config.mesh.message_size)
+        mesh = self.config.mesh
+        self._writer = MarkerWriter(mesh.message_size, colour_per_triangle=mesh.colour_per_triangle)
         # The matched event tells of late joiners: what they missed is sent again.
         events = PublisherEventCallbacks(matched=self._on_matched)
         self._markers = self.create_publisher(MarkerArray, "~/mesh", qos.MESH, event_callbacks=events)
@@ -75,7 +74,8 @@ class MesherNode(Node):
             self.create_subscription(KeyframeMessage, "reconstructor/keyframe", self._on_notice, qos.NOTICES)
         self._health = HealthPublisher(self, self._ask)
         self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(Trigger, "~/save_mesh", self._on_save)
+        self._save_mesh = SaveMesh(self, self.loop.surface, lambda: self.config)
+        self._cleanup.callback(self._save_mesh.close)
 
     def put(self, keyframe: Keyframe) -> None:
         """Take a keyframe of this process, by reference."""
@@ -92,7 +92,8 @@ class MesherNode(Node):
         self.loop.reset(then=lambda: self._send(self._writer.clear(self._stamp_ns, self._frame)))
 
     def finish(self) -> None:
-        """Work off what waits and publish it."""
+        """Work off what waits and publish it. A mesh that is being saved is given up."""
+        self._save_mesh.close()
         self.loop.finish()
         self._health.publish()
         self._markers.wait_for_all_acked(Duration(seconds=2.0))
@@ -173,15 +174,6 @@ class MesherNode(Node):
         response.success, response.message = True, "the mesh begins anew"
         return response
 
-    def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if not self.config.output:
-            response.message = "set the parameter 'output' to a folder first"
-            return response
-        failures = self.save()
-        response.success = not failures
-        response.message = "; ".join(failures) or f"saved in {self.config.output}/mesh.ply"
-        return response
-
     def _ask(self) -> Health:
         loop, mesher = self.loop, self.loop.mesher
         status = Status(
@@ -197,6 +189,9 @@ class MesherNode(Node):
         values = {
             "triangles": mesher.triangles,
             "mesh_mb": f"{mesher.memory_mb:.0f}",
+            "integrated": mesher.keyframes,
+            "rebuilding": mesher.rebuilding,
+            **{f"{name}_ms": f"{stage.p50:.1f}" for name, stage in loop.metrics.stages.items()},
             **dict(mesher.counters),
         }
         return Health("mesh", status, self.drops(), values=values)

@@ -8,15 +8,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from recon3d_ros.core.config import MeshParams
 from recon3d_ros.core.types import Keyframe, MeshBlock, Pose
-from recon3d_ros.mapping.export import remove_small_components
+from recon3d_ros.mapping.components import remove_small_components
 from recon3d_ros.mapping.mesher import Mesher
 from recon3d_ros.runtime.metrics import Metrics
+from recon3d_ros.runtime.pace import MeshPace
 from recon3d_ros.runtime.queues import BoundedQueue
 
 log = logging.getLogger(__name__)
+
+#: Seconds of a rebuild after which the queue is looked at again; the step under way, at most a keyframe, is ended first.
+SLICE = 0.005
+
+#: Regions extracted at once. After a rebuild the whole map may have changed; keyframes go in between.
+REGIONS = 300
 
 BlockSink = Callable[[list[MeshBlock]], None]
 #: A keyframe is opened in the mesher thread and released when it has been integrated.
@@ -27,9 +35,11 @@ class MesherLoop:
     """Owns a `Mesher` and its thread. `put` never blocks live (`realtime`); offline it waits for room."""
 
     def __init__(self, params: MeshParams, realtime: bool, sink: BlockSink | None = None) -> None:
-        self.mesher = Mesher(params)
+        # Offline nothing hurries, and what is a duplicate would depend on when rebuilds happened to run.
+        self.mesher = Mesher(params if realtime else replace(params, duplicate_share=0.0))
         self.metrics = Metrics()
         self._params = params
+        self._realtime = realtime
         self._sink = sink
         self._queue: BoundedQueue[Callable[[], None]] = BoundedQueue(params.queue, drop_oldest=realtime)
         self._lock = threading.Lock()
@@ -37,8 +47,12 @@ class MesherLoop:
         self._corrections_lock = threading.Lock()
         self._corrections: dict[int, Pose] = {}
         self._republish = False
+        self._unpublished: list[float] = []  # milliseconds that keyframes took until they were integrated
+        self._publishing = 0.0  # milliseconds spent so far on publishing what they changed
         self._published = 0.0
         self._rebuild_from = 0.0
+        self._rebuild_took = 0.0
+        self._pace = MeshPace(params)
         self._thread = threading.Thread(target=self._run, name="mesher", daemon=True)
         self._thread.start()
 
@@ -58,7 +72,8 @@ class MesherLoop:
 
     def put_lease(self, lease: Callable[[], KeyframeLease]) -> None:
         """Hand over a keyframe that is opened when its turn comes, such as one in shared memory."""
-        self._queue.put(lambda: self._integrate(lease))
+        came = time.perf_counter()
+        self._queue.put(lambda: self._integrate(lease, came))
 
     def correct(self, poses: Mapping[int, Pose]) -> None:
         """Newer poses of older keyframes; the surface follows in the mesher thread."""
@@ -76,6 +91,7 @@ class MesherLoop:
             with self._corrections_lock:
                 self._corrections.clear()
             self.mesher.reset()
+            self._pace = MeshPace(self._params)
             then()
 
     def drain(self) -> None:
@@ -84,15 +100,15 @@ class MesherLoop:
         self._queue.put(done.set)
         done.wait()
         with self._lock:
-            self._correct(always=True)
+            self._rebuild_all()
 
     def finish(self) -> None:
         """Integrate what waits, follow the last corrections, publish once more, and stop the thread."""
         self._queue.close()
         self._thread.join()
         with self._lock:
-            self._correct(always=True)
-        self._publish()
+            self._rebuild_all()
+        self._publish(most=None)
 
     def close(self) -> None:
         """Stop at once; what waits is forgotten."""
@@ -109,43 +125,86 @@ class MesherLoop:
     def _run(self) -> None:
         period = 1.0 / self._params.publish_rate
         while True:
-            work = self._queue.get(timeout=period)
+            busy = self.mesher.rebuilding or self.mesher.waiting
+            work = self._queue.get(timeout=0.0 if busy else period)
             if work is not None:
                 work()
             elif self._queue.closed:
                 return
-            if time.monotonic() - self._published >= period:
-                self._publish()
+            if self._is_due(period):
+                self._publish(REGIONS)
+            self._rebuild_slice()
 
-    def _integrate(self, lease: Callable[[], KeyframeLease]) -> None:
+    def _integrate(self, lease: Callable[[], KeyframeLease], came: float) -> None:
         try:
             with self.metrics.stage("integrate"), lease() as keyframe, self._lock:
+                self._pace.add(keyframe)
                 self.mesher.integrate(keyframe)
+            self._unpublished.append((time.perf_counter() - came) * 1e3)
         except Exception as error:  # a broken keyframe costs itself, never the mesher
             self.metrics.drops[f"keyframe {getattr(error, 'reason', 'failed')}"] += 1
             log.warning("keyframe not meshed: %s", error)
 
-    def _publish(self) -> None:
+    def _is_due(self, period: float) -> bool:
+        """Whether to publish now: after the period, that of the camera's speed where it is longer; what is left of the last
+        time, and a late joiner, wait for the rate alone."""
+        age = time.monotonic() - self._published
+        if self.mesher.waiting:
+            return True
+        return age >= (period if self._republish else max(period, self._pace.period))
+
+    def _publish(self, most: int | None) -> None:
         self._published = time.monotonic()
         if self._sink is None:
+            self._unpublished.clear()
             return
+        start = time.perf_counter()
         with self.metrics.stage("extract"), self._lock:
-            self._correct(always=False)
             everything, self._republish = self._republish, False
-            blocks = self.mesher.changed()
+            blocks = self.mesher.changed(None if everything else most)
             if everything:
                 blocks = [b for b in blocks if not len(b.triangles)] + self.mesher.all_blocks()
             if blocks:
                 with self.metrics.stage("publish"):
                     self._sink(blocks)
+        self._count_latency((time.perf_counter() - start) * 1e3)
 
-    def _correct(self, always: bool) -> None:
-        """Follow corrected poses. A rebuild takes longer the longer the flight; live it gets a tenth of the time."""
+    def _count_latency(self, publishing: float) -> None:
+        """Note as stage `to_mesh` how long keyframes took from `put` until all of theirs was published, in one piece or
+        several, without their wait for the timer."""
+        self._publishing += publishing
+        if self.mesher.waiting:
+            return
+        for integrated in self._unpublished:
+            self.metrics.add("to_mesh", integrated + self._publishing)
+        self._publishing = 0.0
+        self._unpublished.clear()
+
+    def _rebuild_slice(self) -> None:
+        """Follow corrected poses for a moment. Live, rebuilds get a tenth of the time."""
+        with self._lock:
+            self._take_corrections()
+            start = time.monotonic()
+            if not self.mesher.rebuilding and (start < self._rebuild_from or not self.mesher.moved):
+                return
+            with self.metrics.stage("rebuild"):
+                while self.mesher.rebuild_step() and time.monotonic() - start < SLICE:
+                    if not self.mesher.rebuilding:
+                        break
+            self._rebuild_took += time.monotonic() - start
+            if not self.mesher.rebuilding:
+                self._rebuild_from = time.monotonic() + 9.0 * self._rebuild_took
+                self._rebuild_took = 0.0
+
+    def _rebuild_all(self) -> None:
+        """Follow corrected poses to the end."""
+        self._take_corrections()
+        with self.metrics.stage("rebuild"):
+            # Offline the result shall not depend on when rebuilds happened to run.
+            self.mesher.rebuild(exactly=not self._realtime)
+
+    def _take_corrections(self) -> None:
         with self._corrections_lock:
             corrections, self._corrections = self._corrections, {}
-        self.mesher.correct(corrections)
-        start = time.monotonic()
-        if always or (start >= self._rebuild_from and not len(self._queue)):
-            with self.metrics.stage("rebuild"):
-                self.mesher.rebuild()
-            self._rebuild_from = start + 10.0 * (time.monotonic() - start)
+        if corrections:
+            self.mesher.correct(corrections)

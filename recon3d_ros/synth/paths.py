@@ -33,6 +33,14 @@ def orbit(site: Site, t: float) -> _Stance:
     return eye, *_towards(eye, np.array(site.target))
 
 
+def lookaround(site: Site, t: float) -> _Stance:
+    """The orbit, but after every five seconds it stops, turns away by 75 degrees and back in five more, and goes on."""
+    period, phase = divmod(t, 10.0)
+    eye, heading, pitch = orbit(site, 5.0 * period + min(phase, 5.0))
+    away = 1 - abs(max(phase - 5.0, 0.0) / 2.5 - 1)
+    return eye, heading + np.radians(75) * away, pitch
+
+
 def lawnmower(site: Site, t: float) -> _Stance:
     """Parallel lines joined by half circles, the camera steep, its heading the same all the time."""
     half_length, half_width, height, spacing = site.survey
@@ -85,7 +93,7 @@ def hover(site: Site, t: float) -> _Stance:
 
 
 PATHS: Mapping[str, Callable[[Site, float], _Stance]] = MappingProxyType(
-    {"orbit": orbit, "lawnmower": lawnmower, "forward": forward, "hover": hover}
+    {"orbit": orbit, "lookaround": lookaround, "lawnmower": lawnmower, "forward": forward, "hover": hover}
 )
 
 

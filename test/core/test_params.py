@@ -52,7 +52,7 @@ def test_text_values_are_taken_as_the_type_of_the_parameter():
         ({"backend": "magic"}, "must be one of auto"),
     ],
 )
-def test_a_wrong_parameter_is_refused_in_one_line(values, message):
+def test_m23_a_wrong_parameter_is_refused_in_one_line(values, message):
     with pytest.raises(InputError, match=message) as caught:
         build(Config, values)
     assert "\n" not in str(caught.value)

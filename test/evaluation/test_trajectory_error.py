@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from recon3d_ros.core.errors import InputError
-from recon3d_ros.core.geometry import apply_similarity, se3_exp, similarity
+from recon3d_ros.core.geometry import apply_similarity, rotation_angles, se3_exp, similarity
 from recon3d_ros.core.trajectory import Trajectory
-from recon3d_ros.evaluation.pairs import Delta, all_pairs, rotation_angles
+from recon3d_ros.evaluation.pairs import Delta, all_pairs
 from recon3d_ros.evaluation.trajectory import alignment_for, compare
 
 

@@ -121,17 +121,52 @@ def survey(number, step, height, corners=BOXES, camera=CAMERA):
     return [shoot(boxes(corners), look_at(p, (p[0], p[1] + 0.3 * height, 0.0)), camera) for p in places]
 
 
-def walk(number, drift=0):
+def walk(number, drift=0, step=0.25, camera=CAMERA):
     """Keyframes of a camera that slides along x above the boxes and looks down, its pose off by `drift` * 2^-10 more
     along y each time. Depths and places are multiples of 2^-10, so that float32 points give the depth back exactly."""
     keyframes = []
     for i in range(number):
-        x = i / 4 - 1.0
-        shot = shoot(boxes(), look_at((x, 0.0, 2.0), (x, 0.0, 0.0)))
+        x = i * step - 1.0
+        shot = shoot(boxes(), look_at((x, 0.0, 2.0), (x, 0.0, 0.0)), camera)
         T = shot.T_map_cam.copy()
         T[1, 3] += i * drift / 1024
         keyframes.append(Shot(shot.camera, T, np.round(shot.depth * 1024) / 1024, shot.colours).keyframe(i))
     return keyframes
+
+
+def equal(a, b):
+    """The same vertices, triangles and colours bit for bit."""
+    return all(
+        np.array_equal(getattr(a, name), getattr(b, name)) for name in ("vertices", "triangles", "colours")
+    )
+
+
+class Viewer:
+    """What a viewer shows after it got the changes."""
+
+    def __init__(self):
+        self.shown = {}
+
+    def follow(self, blocks):
+        """Take some regions in."""
+        for block in blocks:
+            assert len(block.triangles) or block.id in self.shown
+            self.shown[block.id] = block
+            if not len(block.triangles):
+                del self.shown[block.id]
+
+    def assert_full(self, target):
+        """It shows what a full extraction gives, bit for bit."""
+        everything = {block.id: block for block in target.all_blocks()}
+        assert self.shown.keys() == everything.keys()
+        assert all(equal(self.shown[i], everything[i]) for i in self.shown)
+        assert target.triangles == sum(len(block.triangles) for block in self.shown.values())
+
+
+@pytest.fixture
+def viewer():
+    """A viewer that shows nothing yet."""
+    return Viewer()
 
 
 @pytest.fixture(scope="session")
@@ -140,10 +175,34 @@ def take_walk():
     return walk
 
 
+def wall(distance, sigma=0.0, id_=0):
+    """A keyframe of a wall straight ahead, sigma the standard deviation of its inverse depth."""
+    shot = shoot(boxes([((-99.0, -99.0, distance), (99.0, 99.0, distance + 1))]), np.eye(4))
+    noise = sigma * np.random.default_rng(id_).normal(size=shot.depth.shape)
+    return Shot(shot.camera, shot.T_map_cam, 1 / (1 / shot.depth + noise), shot.colours).keyframe(id_)
+
+
+@pytest.fixture(scope="session")
+def take_wall():
+    """`wall`, for tests."""
+    return wall
+
+
 @pytest.fixture(scope="session")
 def take_survey():
     """`survey`, for tests."""
     return survey
+
+
+@pytest.fixture(scope="session")
+def take_sphere():
+    """Views of a sphere of a given radius around the origin, from all sides."""
+
+    def take(radius, number):
+        camera = Camera(320, 240, 330.0, 330.0, 159.5, 119.5)
+        return [shoot(sphere(radius), look_at(c, (0, 0, 0)), camera) for c in around(number, 2.6 * radius)]
+
+    return take
 
 
 @pytest.fixture(scope="session")

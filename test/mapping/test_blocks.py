@@ -46,7 +46,7 @@ def test_the_least_recently_seen_blocks_are_dropped_and_their_room_is_used_again
     blocks, slots = filled(100, coords[:100])
     blocks.last_seen[slots] = np.arange(100)[::-1]
     blocks.tsdf[slots] = -5
-    gone = pool.evict(blocks, 10, stamp=99)
+    gone = pool.drop(blocks, pool.oldest(blocks, 10, stamp=99))
     # The very last was seen now (stamp 99 is that of coords[0]); the oldest are at the end.
     assert sorted(map(tuple, gone.tolist())) == sorted(map(tuple, coords[90:100]))
     assert pool.count(blocks) == 90 and slot_of(blocks, coords[95]) == -1
@@ -58,16 +58,7 @@ def test_the_least_recently_seen_blocks_are_dropped_and_their_room_is_used_again
 def test_blocks_seen_now_are_never_dropped(coords):
     blocks, slots = filled(50, coords[:50])
     blocks.last_seen[slots] = 7
-    assert len(pool.evict(blocks, 10, stamp=7)) == 0 and pool.count(blocks) == 50
-
-
-def test_a_copy_is_independent(coords):
-    blocks, _ = filled(1000, coords)
-    other = pool.copy(blocks)
-    pool.insert(other, 1, 2, 3_000)
-    other.tsdf[:] = 1
-    assert slot_of(blocks, (1, 2, 3_000)) == -1 and (blocks.tsdf[: len(coords)] == 32767).all()
-    assert [slot_of(other, c) for c in coords] == [slot_of(blocks, c) for c in coords]
+    assert len(pool.oldest(blocks, 10, stamp=7)) == 0 and pool.count(blocks) == 50
 
 
 def test_memory_is_that_of_the_blocks_held_not_of_the_room_reserved(coords):

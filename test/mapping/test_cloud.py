@@ -70,7 +70,7 @@ def test_a_cloud_without_voxel_size_keeps_all_until_it_is_known():
     assert len(c) == 100
 
 
-def test_on_overflow_the_newest_nine_tenths_of_the_bound_remain():
+def test_m16_on_overflow_the_newest_nine_tenths_of_the_bound_remain():
     c = cloud(max_points=2000)
     for index in range(20):
         c.add(keyframe(index, grid(index)))
@@ -80,7 +80,7 @@ def test_on_overflow_the_newest_nine_tenths_of_the_bound_remain():
     np.testing.assert_array_equal(np.unique(c.colours), np.arange(3, 21))
 
 
-def test_ranges_name_the_points_of_each_keyframe_after_pruning():
+def test_m16_ranges_name_the_points_of_each_keyframe_after_pruning():
     c = cloud(max_points=2000)
     for index in range(60):
         c.add(keyframe(index, grid(index, n=7)))

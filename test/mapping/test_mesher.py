@@ -8,6 +8,7 @@ import pytest
 
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import MeshParams
+from recon3d_ros.core.errors import InputError
 from recon3d_ros.mapping.mesher import Mesher
 
 
@@ -22,25 +23,10 @@ def fed(target, shots, first=0, **how):
     return target
 
 
-def follow(shown, blocks):
-    """What a viewer shows after it got some blocks."""
-    for block in blocks:
-        assert len(block.triangles) or block.id in shown
-        shown[block.id] = block
-        if not len(block.triangles):
-            del shown[block.id]
-
-
 def equal(a, b):
     return all(
         np.array_equal(getattr(a, name), getattr(b, name)) for name in ("vertices", "triangles", "colours")
     )
-
-
-def assert_shown_is_full(shown, target):
-    everything = {block.id: block for block in target.all_blocks()}
-    assert shown.keys() == everything.keys() and all(equal(shown[i], everything[i]) for i in shown)
-    assert target.triangles == sum(len(block.triangles) for block in shown.values())
 
 
 def sides(mesh):
@@ -65,7 +51,7 @@ def distance_to_boxes(points, corners):
 
 
 @pytest.mark.parametrize("voxel_size", [0.05, 0.02, 0.01])
-def test_a_sphere_is_closed_faces_outwards_and_lies_within_half_a_voxel(sphere_shots, voxel_size):
+def test_m11_m12_a_sphere_is_closed_faces_outwards_and_lies_within_half_a_voxel(sphere_shots, voxel_size):
     mesh = fed(mesher(voxel_size=voxel_size, truncation=3.0), sphere_shots).surface()
     edges = sides(mesh)
     assert (edges == 2).all()
@@ -77,13 +63,34 @@ def test_a_sphere_is_closed_faces_outwards_and_lies_within_half_a_voxel(sphere_s
     assert error.mean() < 0.12 and error.max() < 0.5
 
 
+def test_m12_no_vertex_is_twice_in_a_region(sphere_shots):
+    for block in fed(mesher(voxel_size=0.02), sphere_shots[:12]).all_blocks():
+        assert len(np.unique(block.vertices, axis=0)) == len(block.vertices)
+        assert np.array_equal(np.unique(block.triangles), np.arange(len(block.vertices)))
+
+
+def test_m7_points_are_in_the_map_and_the_pose_is_not_applied_again(take_flight, box_corners):
+    """A floor seen from two poses far from the origin: it lies where its points lie."""
+    away = np.array([40.0, -25.0, 10.0])
+    target = mesher()
+    for i, shot in enumerate(take_flight(2, box_corners[:1])):
+        keyframe = shot.keyframe(i)
+        T = keyframe.T_map_cam.copy()
+        T[:3, 3] += away
+        assert target.integrate(
+            replace(keyframe, T_map_cam=T, points=(keyframe.points + away).astype(np.float32))
+        )
+    z = target.surface().vertices[:, 2]
+    assert len(z) > 1000 and np.median(z) == pytest.approx(10.0, abs=0.004)
+
+
 def test_colours_are_those_of_the_surface(sphere_shots):
     mesh = fed(mesher(voxel_size=0.02), sphere_shots).surface()
     true = 127 + 120 * np.sin(3 * mesh.vertices)
     assert np.percentile(np.abs(mesh.colours - true), 95) < 8
 
 
-def test_boxes_on_a_floor_are_met_within_a_small_fraction_of_a_voxel(take_survey, box_corners):
+def test_m11_boxes_on_a_floor_are_met_within_a_small_fraction_of_a_voxel(take_survey, box_corners):
     corners = [(np.multiply(8, low), np.multiply(8, high)) for low, high in box_corners]
     shots = take_survey(3, 5.0, 9.0, corners, Camera(640, 480, 585.0, 585.0, 319.5, 239.5))
     mesh = fed(mesher(voxel_size=0.05, min_weight=1.0), shots).surface()
@@ -99,21 +106,23 @@ def test_many_views_average_out_a_noise_of_one_percent(take_survey, box_corners)
 
 
 @pytest.mark.parametrize("max_blocks", [10_000, 500], ids=["room for all", "full"])
-def test_following_the_changes_gives_the_mesh_of_a_full_extraction_bit_for_bit(take_flight, max_blocks):
-    target, shown = mesher(max_blocks=max_blocks), {}
+def test_following_the_changes_gives_the_mesh_of_a_full_extraction_bit_for_bit(
+    take_flight, viewer, max_blocks
+):
+    target = mesher(max_blocks=max_blocks)
     # Noise moves every voxel; boxes that come and go, and confidence, exercise carving and the weight threshold.
     shots = take_flight(30)
     shots[10:20] = take_flight(10, [((-3, -3, -0.5), (3, 3, 0.0)), ((-0.2, -1, 0), (0.5, 0.2, 0.4))], seed=2)
     for i, shot in enumerate(shots):
         assert target.integrate(shot.keyframe(i, noise=0.01, confidence=0.3 + 0.1 * (i % 8)))
         if i % 3 == 0:
-            follow(shown, target.changed())
-            assert_shown_is_full(shown, target)
+            viewer.follow(target.changed())
+            viewer.assert_full(target)
     assert (target.counters["blocks evicted"] > 0) == (max_blocks == 500)
     assert target.blocks <= max_blocks
 
 
-def test_only_what_changed_is_given_again(take_flight):
+def test_m15_only_what_changed_is_given_again(take_flight):
     target = fed(mesher(), take_flight(6))
     everything = target.changed()
     assert target.changed() == []
@@ -132,59 +141,7 @@ def test_a_box_that_is_taken_away_leaves_nothing_behind(take_flight, box_corners
     assert above.any() != carve
 
 
-def test_a_correction_rebuilds_exactly_the_mesh_of_the_corrected_poses(take_walk):
-    true, drifted = take_walk(12), take_walk(12, drift=20)
-    target, shown = mesher(), {}
-    for keyframe in drifted:
-        target.integrate(keyframe)
-    follow(shown, target.changed())
-    assert not target.rebuild()
-    target.correct({k.id: k.T_map_cam for k in true} | {99: np.eye(4)})
-    assert target.rebuild() and not target.rebuild()
-    follow(shown, target.changed())
-    assert_shown_is_full(shown, target)
-    fresh = mesher()
-    for keyframe in true:
-        fresh.integrate(keyframe)
-    fresh.changed()
-    assert_shown_is_full(shown, fresh)
-
-
-def test_a_rebuild_keeps_what_the_bounded_memory_has_let_go(take_walk):
-    true, drifted = take_walk(12), take_walk(12, drift=20)
-    target = mesher(depth_memory=1)  # six depth images of 160x120
-    for keyframe in drifted:
-        target.integrate(keyframe)
-    target.correct({k.id: k.T_map_cam for k in true})
-    assert target.rebuild()
-    fresh = mesher()
-    for keyframe in drifted[:6] + true[6:]:
-        fresh.integrate(keyframe)
-    assert equal(target.surface(), fresh.surface())
-
-
-def test_a_correction_of_less_than_half_a_voxel_waits(take_walk):
-    target = mesher()
-    for keyframe in take_walk(4):
-        target.integrate(keyframe)
-    pose = take_walk(4)[2].T_map_cam
-    for shift, moved in ((0.015, False), (0.025, True)):
-        corrected = pose.copy()
-        corrected[0, 3] += shift
-        target.correct({2: corrected})
-        assert target.rebuild() == moved
-
-
-def test_without_depth_memory_a_correction_changes_nothing(take_walk):
-    target = mesher(depth_memory=0)
-    for keyframe in take_walk(4):
-        target.integrate(keyframe)
-    before = target.surface()
-    target.correct({1: np.diag([1.0, -1.0, -1.0, 1.0])})
-    assert not target.rebuild() and equal(target.surface(), before)
-
-
-def test_unusable_keyframes_are_counted_by_reason_and_change_nothing(take_flight):
+def test_m17_unusable_keyframes_are_counted_by_reason_and_change_nothing(take_flight):
     target = fed(mesher(), take_flight(2))
     before = target.surface()
     good = take_flight(3)[2].keyframe(7)
@@ -196,6 +153,7 @@ def test_unusable_keyframes_are_counted_by_reason_and_change_nothing(take_flight
         replace(good, T_map_cam=broken),
         replace(good, T_map_cam=np.zeros((4, 4))),
         replace(good, T_map_cam=away, points=(good.points + [1e9, 0, 0]).astype(np.float32)),
+        replace(good, points=(1e8 * good.points).astype(np.float32)),
         replace(good, points=empty, colours=empty.astype(np.uint8)),
         replace(good, points=np.full_like(good.points, np.nan)),
         replace(good, points=good.points[:50], colours=good.colours[:50]),
@@ -203,11 +161,12 @@ def test_unusable_keyframes_are_counted_by_reason_and_change_nothing(take_flight
         assert not target.integrate(keyframe)
     reasons = {"repeated", "bad pose", "few points", "out of range"}
     counted = {k: n for k, n in target.counters.items() if k in reasons}
-    assert counted.keys() <= reasons and sum(counted.values()) == 7 and counted["bad pose"] == 2
+    assert counted.keys() <= reasons and sum(counted.values()) == 8 and counted["bad pose"] == 2
     assert target.keyframes == 2 and equal(target.surface(), before)
+    assert target.integrate(good)
 
 
-def test_bad_points_of_a_good_keyframe_are_dropped_and_counted(take_flight):
+def test_m17_bad_points_of_a_good_keyframe_are_dropped_and_counted(take_flight):
     keyframe = take_flight(1)[0].keyframe()
     points = np.concatenate([keyframe.points, np.full((30, 3), np.nan), np.full((5, 3), 1e12)]).astype(
         np.float32
@@ -261,7 +220,7 @@ def test_nothing_is_integrated_beyond_the_depth_limit(take_flight):
     assert 0.9 * median < z.max() < median + 0.05
 
 
-def test_confidence_counts_as_observations(take_flight):
+def test_m11_confidence_counts_as_observations(take_flight):
     (shot,) = take_flight(1)
     target = mesher(min_weight=1.0)
     target.integrate(shot.keyframe(0, confidence=0.6))
@@ -270,18 +229,18 @@ def test_confidence_counts_as_observations(take_flight):
     assert len(target.surface().triangles) > 0
 
 
-def test_a_full_pool_refuses_what_it_cannot_hold_and_says_so_once(take_flight, caplog):
+def test_m11_a_full_pool_refuses_what_it_cannot_hold_and_says_so_once(take_flight, caplog):
     target = fed(mesher(max_blocks=64, min_weight=1.0), take_flight(4))
     assert (
         target.blocks == 64
         and target.counters["blocks refused"] > 0
         and target.counters["blocks evicted"] > 0
     )
-    assert len(caplog.records) == 1 and "mesh.max_blocks" in caplog.text
+    assert sum("mesh.max_blocks" in record.message for record in caplog.records) == 1
     assert len(target.surface().triangles) > 0
 
 
-def test_reset_forgets_everything(take_flight):
+def test_m22_reset_forgets_everything(take_flight):
     target = mesher(voxel_size=0.0)
     once = fed(target, take_flight(3)).surface()
     target.changed()
@@ -291,5 +250,20 @@ def test_reset_forgets_everything(take_flight):
     assert equal(fed(target, take_flight(3)).surface(), once)
 
 
-def test_kernels_can_be_compiled_beforehand():
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ({"truncation": 9.0, "max_truncation": 8.0}, "mesh.max_truncation"),
+        ({"slow_speed": 0.6, "fast_speed": 0.5}, "mesh.fast_speed"),
+        ({"spill": "/nowhere/at/all"}, "mesh.spill"),
+    ],
+)
+def test_m23_parameters_that_contradict_each_other_are_refused_at_the_start(params, name):
+    with pytest.raises(InputError, match=name) as error:
+        Mesher(MeshParams(**params))
+    assert "\n" not in str(error.value)
+
+
+def test_kernels_can_be_compiled_beforehand(caplog):
     Mesher.warm_up()
+    assert not caplog.records

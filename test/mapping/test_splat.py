@@ -34,7 +34,7 @@ def test_of_points_in_one_pixel_the_nearest_is_kept_in_any_order(shot):
         assert np.array_equal(twice.depth, once.depth) and np.array_equal(twice.colours, once.colours)
 
 
-def test_points_that_are_not_finite_or_absurdly_far_are_dropped_and_counted(shot):
+def test_m17_points_that_are_not_finite_or_absurdly_far_are_dropped_and_counted(shot):
     keyframe = shot.keyframe()
     points = keyframe.points.copy()
     points[5:10] = np.nan

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mesher on real topics: keyframes of another writer in, markers out, late viewers, resets, broken notices."""
 
+import os
+
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -10,6 +15,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import CloudParams, StoreParams
 from recon3d_ros.core.geometry import pose
 from recon3d_ros.core.types import Tracking, Update
+from recon3d_ros.mapping.ply import load_ply
 from recon3d_ros.nodes.mesher import MesherNode
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import keyframe_message, pose_message
@@ -112,6 +118,17 @@ def test_keyframes_in_shared_memory_become_markers(graph, start):
     assert not node.drops().total()
 
 
+def test_one_colour_a_triangle_is_sent_where_that_is_asked_for(graph, start):
+    _node, probe, writer = start("-p", "mesh.colour_per_triangle:=true")
+    probe.listen(MarkerArray, "mesher/mesh", qos.MESH)
+    for i in range(3):
+        writer.add(i)
+    assert graph.wait(lambda: wall_shown(probe))
+    for marker in markers(probe.heard["mesher/mesh"]).values():
+        assert len(marker.colors) == len(marker.points) // 3
+        assert all(abs(c.r - 200 / 255) < 0.01 and c.b < 0.01 for c in marker.colors)
+
+
 def test_who_joins_late_gets_the_whole_mesh(graph, start):
     node, _probe, writer = start()
     for i in range(3):
@@ -122,7 +139,7 @@ def test_who_joins_late_gets_the_whole_mesh(graph, start):
     assert graph.wait(lambda: wall_shown(late))
 
 
-def test_a_reset_clears_every_viewer_and_mapping_goes_on(graph, start):
+def test_m22_a_reset_clears_every_viewer_and_mapping_goes_on(graph, start):
     node, probe, writer = start()
     probe.listen(MarkerArray, "mesher/mesh", qos.MESH)
     for i in range(3):
@@ -163,13 +180,104 @@ def test_broken_notices_are_counted_and_cost_only_themselves(graph, start):
     assert drops["notice invalid"] == 3 and drops["notice lost"] == 5 and drops.total() == 10
 
 
+def meshed(graph, node, writer, start=0):
+    """Wait until three keyframes of another part of the wall are in the mesh."""
+    before = node.loop.mesher.triangles
+    for i in range(start, start + 3):
+        writer.add(i)
+    assert graph.wait(lambda: node.loop.mesher.triangles > before + 1000 and not node.loop.waiting)
+
+
+def save(probe):
+    """The answer of ~/save_mesh."""
+    return probe.call(Trigger, "/mesher/save_mesh", Trigger.Request())
+
+
+def change(probe, **values):
+    """Set parameters of the running mesher."""
+    parameters = [
+        Parameter(name.replace("__", "."), value=v).to_parameter_msg() for name, v in values.items()
+    ]
+    request = SetParameters.Request(parameters=parameters)
+    results = probe.call(SetParameters, "/mesher/set_parameters", request).results
+    assert all(r.successful for r in results), [r.reason for r in results]
+
+
 def test_the_mesh_is_saved_where_output_says(graph, start, tmp_path):
     node, probe, writer = start("-p", f"output:={tmp_path}")
-    for i in range(3):
-        writer.add(i)
-    assert graph.wait(lambda: node.loop.mesher.triangles > 1000)
-    answer = probe.call(Trigger, "/mesher/save_mesh", Trigger.Request())
-    assert answer.success and (tmp_path / "mesh.ply").stat().st_size > 10_000
+    meshed(graph, node, writer)
+    answer = save(probe)
+    assert answer.success and answer.message == f"saved {tmp_path}/mesh.ply"
+    assert len(load_ply(tmp_path / "mesh.ply").triangles) == len(node.loop.surface().triangles)
+
+
+def test_what_is_saved_may_be_changed_while_the_node_runs(graph, start, tmp_path):
+    pytest.importorskip("fast_simplification")
+    node, probe, writer = start()
+    meshed(graph, node, writer)
+    assert save(probe).message == "set the parameter 'output' to a folder first"
+    change(probe, output=str(tmp_path), mesh__save_format="glb", mesh__save_simplify=0.25)
+    assert save(probe).message == f"saved {tmp_path}/mesh_simplified.glb"
+    change(probe, mesh__save_format="ply")
+    assert save(probe).success
+    triangles = len(load_ply(tmp_path / "mesh_simplified.ply").triangles)
+    assert 0.2 < triangles / len(node.loop.surface().triangles) < 0.3
+
+
+def test_a_mesh_that_cannot_be_saved_is_a_failure_with_a_reason_and_the_node_goes_on(graph, start, tmp_path):
+    node, probe, writer = start("-p", f"output:={tmp_path}")
+    probe.listen(MarkerArray, "mesher/mesh", qos.MESH)
+    answer = save(probe)
+    assert not answer.success and answer.message == "there is no surface yet"
+    meshed(graph, node, writer)
+    (tmp_path / "file").touch()
+    change(probe, output=str(tmp_path / "file" / "folder"))
+    answer = save(probe)
+    assert not answer.success and "cannot write to output folder" in answer.message
+    (tmp_path / "mesh.ply").mkdir()  # the name is taken by something that cannot be replaced
+    change(probe, output=str(tmp_path))
+    answer = save(probe)
+    assert not answer.success and f"cannot write {tmp_path}/mesh.ply (" in answer.message
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "mesh.ply"}
+    meshed(graph, node, writer, start=80)
+    assert graph.wait(lambda: wall_shown(probe))
+
+
+def test_keyframes_are_meshed_and_callbacks_answered_while_a_mesh_is_saved(
+    graph, start, tmp_path, monkeypatch
+):
+    node, probe, writer = start("-p", f"output:={tmp_path}")
+    meshed(graph, node, writer)
+    probe.listen(MarkerArray, "mesher/mesh", qos.OUTPUT)
+    hold = tmp_path / "hold"
+    os.mkfifo(hold)  # the process that saves waits until somebody writes into it
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(hold)!r}).read()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    client = probe.create_client(Trigger, "/mesher/save_mesh")
+    assert client.wait_for_service(5.0)
+    answer = client.call_async(Trigger.Request())
+    assert graph.wait(lambda: list(tmp_path.glob(".save_mesh-*")))
+    meshed(graph, node, writer, start=80)
+    assert graph.wait(lambda: probe.heard["mesher/mesh"])
+    assert probe.call(Trigger, "/mesher/reset", Trigger.Request()).success
+    assert not answer.done()
+    hold.write_text("")
+    assert graph.wait(answer.done) and answer.result().success
+    assert len(load_ply(tmp_path / "mesh.ply").triangles) > 1000  # the mesh as it was when asked for
+
+
+def test_a_node_that_ends_gives_up_what_it_saves(graph, start, tmp_path, monkeypatch):
+    node, probe, writer = start("-p", f"output:={tmp_path}")
+    meshed(graph, node, writer)
+    os.mkfifo(tmp_path / "hold")
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'hold')!r}).read()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    client = probe.create_client(Trigger, "/mesher/save_mesh")
+    assert client.wait_for_service(5.0)
+    client.call_async(Trigger.Request())
+    assert graph.wait(lambda: list(tmp_path.glob(".save_mesh-*")))
+    graph.stop()
+    assert {p.name for p in tmp_path.iterdir()} == {"hold", "sitecustomize.py"}
 
 
 def test_nothing_stays_in_shared_memory(graph, start):
@@ -179,3 +287,24 @@ def test_nothing_stays_in_shared_memory(graph, start):
     writer.store.close()
     graph.stop()
     assert not [name for name in SHM.iterdir() if name.name.startswith("recon3dtest")]
+
+
+def test_m20_diagnostics_tell_what_became_of_every_keyframe_and_what_it_cost(graph, start):
+    limits = ("duplicate_weight:=1.0", "duplicate_motion:=0.1", "duplicate_every:=100")
+    _node, probe, writer = start(*(word for limit in limits for word in ("-p", f"mesh.{limit}")))
+    probe.listen(DiagnosticArray, "/diagnostics")
+    probe.listen(MarkerArray, "mesher/mesh", qos.MESH)
+    for i in range(3):
+        writer.add(i)  # the second and third show nothing new
+    assert graph.wait(lambda: wall_shown(probe))
+
+    def told():
+        lines = [s for array in probe.heard["/diagnostics"] for s in array.status if "mesher" in s.name]
+        return {v.key: v.value for v in lines[-1].values} if lines else {}
+
+    assert graph.wait(lambda: told().get("seen before") == "2" and "extract_ms" in told())
+    values = told()
+    assert (values["frames"], values["integrated"], values["queue"]) == ("3", "1", "0")
+    assert values["dropped: seen before"] == "2"
+    assert int(values["triangles"]) > 1000 and float(values["integrate_ms"]) > 0
+    assert float(values["memory_mb"]) > 0 and "few points" in values

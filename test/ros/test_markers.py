@@ -29,8 +29,8 @@ def region(x, triangles, seed=0):
     )
 
 
-def marker(block, number, action, frame_id, namespace):
-    """The marker as a message object."""
+def marker(block, number, action, frame_id, namespace, flat=False):
+    """The marker as a message object. flat: one colour a triangle."""
     out = Marker(ns=namespace, id=number, type=Marker.TRIANGLE_LIST, action=action)
     out.header.frame_id = frame_id
     out.header.stamp.sec, out.header.stamp.nanosec = divmod(STAMP, 10**9)
@@ -40,7 +40,9 @@ def marker(block, number, action, frame_id, namespace):
     for i in block.triangles.ravel().tolist() if block else []:
         x, y, z = block.vertices[i].tolist()
         out.points.append(Point(x=x, y=y, z=z))
-        r, g, b = (block.colours[i] / 255).tolist()
+    corners = block.colours[block.triangles] if block else np.empty((0, 3, 3), np.uint8)
+    colours = np.rint(corners.mean(axis=1)) if flat else corners
+    for r, g, b in (colours.reshape(-1, 3) / 255).tolist():
         out.colors.append(ColorRGBA(r=r, g=g, b=b, a=1.0))
     return out
 
@@ -53,17 +55,20 @@ def as_received(message):
 @pytest.mark.parametrize("frame_length", range(9))
 @pytest.mark.parametrize("name_length", range(5))
 @pytest.mark.parametrize("sizes", [(1,), (5, 0, 2, 0, 0, 7, 1)])
+@pytest.mark.parametrize("flat", [False, True], ids=["colour a corner", "colour a triangle"])
 def test_bytes_are_the_message_that_objects_give_for_every_length_of_the_names(
-    frame_length, name_length, sizes
+    frame_length, name_length, sizes, flat
 ):
     frame_id, namespace = "f" * frame_length, "n" * name_length
-    writer = MarkerWriter(namespace=namespace)
+    writer = MarkerWriter(namespace=namespace, colour_per_triangle=flat)
     writer.write([region(x, 1) for x in range(len(sizes))], STAMP, frame_id)  # every region is known
     blocks = [region(x, n) for x, n in enumerate(sizes)]
     (data,) = writer.write(blocks, STAMP, frame_id)
     actions = [Marker.ADD if n else Marker.DELETE for n in sizes]
     expected = MarkerArray(
-        markers=[marker(b, b.id[0], a, frame_id, namespace) for b, a in zip(blocks, actions, strict=True)]
+        markers=[
+            marker(b, b.id[0], a, frame_id, namespace, flat) for b, a in zip(blocks, actions, strict=True)
+        ]
     )
     assert deserialize_message(data, MarkerArray) == as_received(expected)
 
@@ -107,6 +112,16 @@ def test_messages_are_split_near_the_limit_and_lose_nothing():
     markers = [m for data in messages for m in deserialize_message(data, MarkerArray).markers]
     assert [m.id for m in markers] == list(range(50))
     assert all(len(m.points) == len(m.colors) == 300 for m in markers)
+
+
+def test_one_colour_a_triangle_takes_88_bytes_of_120_and_messages_are_split_by_that():
+    blocks = [region(x, 1000) for x in range(10)]
+    (full,), (flat,) = (
+        MarkerWriter(10**7, colour_per_triangle=flat).write(blocks, STAMP, "map") for flat in (False, True)
+    )
+    assert len(full) - len(flat) == 10_000 * 32
+    assert len(MarkerWriter(930_000).write(blocks, STAMP, "map")) == 2
+    assert len(MarkerWriter(930_000, colour_per_triangle=True).write(blocks, STAMP, "map")) == 1
 
 
 def test_a_region_larger_than_the_limit_is_sent_alone():

@@ -2,7 +2,9 @@
 """The mesher thread: order, publication, reset, and keyframes that cannot be read."""
 
 import threading
+import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import MeshParams
 from recon3d_ros.core.errors import StoreError
-from recon3d_ros.core.types import Keyframe
+from recon3d_ros.core.types import Keyframe, Scale
+from recon3d_ros.runtime import mesher as module
+from recon3d_ros.runtime import pace
 from recon3d_ros.runtime.mesher import MesherLoop
 
 CAMERA = Camera(64, 48, 60, 60, 31.5, 23.5)
@@ -69,9 +73,146 @@ def test_a_keyframe_that_cannot_be_opened_costs_only_itself(params):
     assert loop.metrics.drops == {"keyframe overwritten": 1}
 
 
-def test_reset_empties_the_surface(params):
+def test_m22_reset_empties_the_surface(params):
     loop = MesherLoop(params, realtime=False)
     loop.put(wall())
     loop.reset()
     loop.finish()
     assert len(loop.surface().triangles) == 0
+
+
+def shifted(keyframe, way):
+    """The same depth from a place displaced along z."""
+    T = keyframe.T_map_cam.copy()
+    T[2, 3] += way
+    return replace(keyframe, T_map_cam=T, points=(keyframe.points + [0, 0, way]).astype(np.float32))
+
+
+class Shown:
+    """A sink that keeps what a viewer would show."""
+
+    def __init__(self):
+        self.blocks, self.largest = {}, 0
+        self._changed = threading.Condition()
+
+    def __call__(self, blocks):
+        with self._changed:
+            self.largest = max(self.largest, len(blocks))
+            for block in blocks:
+                self.blocks[block.id] = block
+                if not len(block.triangles):
+                    del self.blocks[block.id]
+            self._changed.notify_all()
+
+    def wait_for(self, condition):
+        """Wait until what is shown fulfils a condition."""
+        with self._changed:
+            return self._changed.wait_for(lambda: condition(self.blocks), 20)
+
+
+def lies_at(blocks, z):
+    """True if there is a surface and all of it lies at z."""
+    found = [block.vertices[:, 2] for block in blocks.values()]
+    return bool(found) and np.abs(np.concatenate(found) - z).max() < 0.03
+
+
+def test_m15_corrected_poses_move_the_published_mesh_a_slice_at_a_time(params, monkeypatch):
+    """With slices and batches as small as they get, keyframes in between are not kept waiting and nothing stays behind."""
+    monkeypatch.setattr(module, "SLICE", 0.0)
+    monkeypatch.setattr(module, "REGIONS", 3)
+    shown = Shown()
+    loop = MesherLoop(params, realtime=True, sink=shown)
+    keyframes = [wall(i) for i in range(4)]
+    for keyframe in keyframes:
+        loop.put(keyframe)
+        assert shown.wait_for(lambda blocks: lies_at(blocks, 2.0))
+    loop.correct({k.id: shifted(k, 0.5).T_map_cam for k in keyframes})
+    loop.put(shifted(wall(4), 0.5))
+    assert shown.wait_for(lambda blocks: lies_at(blocks, 2.5))
+    assert shown.largest <= 3
+    loop.finish()
+    assert lies_at(shown.blocks, 2.5) and loop.mesher.keyframes == 5
+
+
+def test_offline_the_mesh_does_not_depend_on_when_corrections_come(params):
+    meshes = []
+    for late in (True, False):
+        loop = MesherLoop(params, realtime=False)
+        for i in range(8):
+            loop.put(wall(i))
+            if not late:
+                loop.correct({i: shifted(wall(i), 0.004 * i).T_map_cam})
+        loop.drain()
+        loop.correct({i: shifted(wall(i), 0.003 * i).T_map_cam for i in range(8)})
+        loop.finish()
+        meshes.append(loop.surface())
+    assert np.array_equal(meshes[0].vertices, meshes[1].vertices)
+    assert np.array_equal(meshes[0].triangles, meshes[1].triangles)
+
+
+def test_m9_the_pace_follows_the_camera_by_metres_or_by_depths(params):
+    for scale, way, fast in (
+        (Scale.SENSOR, 0.06, True),
+        (Scale.SENSOR, 0.03, False),
+        (Scale.UNKNOWN, 0.06, False),  # 0.6 map units a second, but 0.3 median depths
+    ):
+        mine = pace.MeshPace(replace(params, adaptive=True))
+        for i in range(20):
+            mine.add(replace(shifted(wall(i), i * way), stamp_ns=i * 100_000_000, scale=scale))
+        assert mine.period == (np.inf if fast else 2.0)
+    assert pace.MeshPace(params).period == 0.0
+
+
+def test_m9_what_a_fast_camera_passed_is_shown_once_it_is_silent(params, monkeypatch):
+    shown = Shown()
+    loop = MesherLoop(replace(params, adaptive=True), realtime=True, sink=shown)
+    for i in range(12):
+        loop.put(replace(shifted(wall(i), i * 0.5), stamp_ns=i * 100_000_000, scale=Scale.SENSOR))
+        while loop.waiting:
+            time.sleep(0.001)
+    loop.drain()
+    assert loop._pace.period == np.inf
+    monkeypatch.setattr(pace, "_SILENCE", 0.05)
+    assert shown.wait_for(lambda blocks: max(b.vertices[:, 2].max() for b in blocks.values()) > 7.4)
+    loop.close()
+
+
+def test_m19_a_callback_never_waits_and_a_full_queue_drops_the_oldest(params):
+    """The mesher is held up; keyframes are handed over all the same, in the caller's thread nothing is meshed."""
+    threads, go = [], threading.Event()
+
+    @contextmanager
+    def slow(id_):
+        threads.append(threading.current_thread().name)
+        assert go.wait(20)
+        yield wall(id_)
+
+    loop = MesherLoop(replace(params, queue=3), realtime=True)
+    loop.put_lease(lambda: slow(0))
+    while not threads:
+        time.sleep(0.001)
+    for i in range(1, 11):
+        loop.put_lease(lambda i=i: slow(i))
+    assert loop.waiting == 3 and loop.dropped == 7
+    go.set()
+    loop.finish()
+    assert loop.mesher.keyframes == 4 and set(threads) == {"mesher"}
+
+
+def test_m20_the_time_to_the_mesh_ends_with_the_last_piece_of_a_keyframe(params, monkeypatch):
+    monkeypatch.setattr(module, "REGIONS", 1)
+    pieces, per_piece = [], 0.005
+
+    def sink(blocks):
+        pieces.append(blocks)
+        time.sleep(per_piece)
+
+    loop = MesherLoop(params, realtime=True, sink=sink)
+    loop.put(wall())
+    end = time.monotonic() + 20
+    while "to_mesh" not in loop.metrics.stages and time.monotonic() < end:
+        time.sleep(0.01)
+    loop.close()
+    assert len(pieces) > 1
+    times = loop.metrics.stages["to_mesh"]
+    assert times.p50 == times.max >= 1e3 * per_piece * len(pieces)

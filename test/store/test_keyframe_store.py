@@ -25,7 +25,7 @@ def test_a_keyframe_is_handed_over_by_reference(store, tools):
     assert len(keyframe.points) == len(keyframe.colours) == len(keyframe.confidence) == 1200
 
 
-def test_arrays_of_a_keyframe_lie_in_one_segment_and_cannot_be_written(store, tools):
+def test_m2_arrays_of_a_keyframe_lie_in_one_segment_and_cannot_be_written(store, tools):
     keyframe = store.put(tools.update(1))
     root = keyframe.points.base
     header = layout.unpack(root)
@@ -61,7 +61,7 @@ def test_a_known_keyframe_is_replaced(store, tools):
     assert (again.points[:, 2] == 2.5).all()
 
 
-def test_unsure_and_absurd_points_are_dropped_and_counted(store, tools):
+def test_m17_unsure_and_absurd_points_are_dropped_and_counted(store, tools):
     depth = np.full((30, 40), 2.0, np.float32)
     depth[0] = np.nan
     depth[1, :3] = np.inf

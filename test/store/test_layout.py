@@ -31,7 +31,7 @@ def segment(count=5, has_confidence=True, channels=3):
 
 @pytest.mark.parametrize("has_confidence", [True, False])
 @pytest.mark.parametrize("count", [0, 1, 16, 1000])
-def test_a_sealed_segment_is_read_back(count, has_confidence):
+def test_m1_m2_a_sealed_segment_is_read_back(count, has_confidence):
     memory, arrays = segment(count, has_confidence)
     header = layout.unpack(memory)
     assert (header.id, header.stamp_ns) == (42, 1_700_000_000_123_456_789)
@@ -66,7 +66,7 @@ def test_blocks_start_at_multiples_of_64_and_do_not_overlap():
         assert blocks.confidence + 4 * count <= blocks.size
 
 
-def test_the_state_decides_whether_a_segment_may_be_read():
+def test_m3_the_state_decides_whether_a_segment_may_be_read():
     memory, _ = segment()
     for state, reason in ((State.WRITING, "incomplete"), (State.WITHDRAWN, "withdrawn")):
         layout.set_state(memory, state)
@@ -77,7 +77,7 @@ def test_the_state_decides_whether_a_segment_may_be_read():
     layout.unpack(memory)
 
 
-def test_every_damaged_bit_of_the_header_is_found():
+def test_m3_every_damaged_bit_of_the_header_is_found():
     memory, _ = segment()
     for bit in range(188 * 8):
         damaged = memory.copy()
@@ -86,14 +86,14 @@ def test_every_damaged_bit_of_the_header_is_found():
             layout.unpack(damaged)
 
 
-def test_a_segment_cut_off_anywhere_is_refused():
+def test_m3_a_segment_cut_off_anywhere_is_refused():
     memory, _ = segment()
     for size in range(len(memory)):
         with pytest.raises(StoreError):
             layout.unpack(memory[:size])
 
 
-def test_random_bytes_are_refused():
+def test_m3_random_bytes_are_refused():
     rng = np.random.default_rng(1)
     for _ in range(300):
         noise = rng.integers(0, 255, rng.integers(0, 600), dtype=np.uint8)
@@ -116,7 +116,7 @@ def recorded(version, has_confidence=False, channels=3, count=7):
 
 @pytest.mark.parametrize(("version", "size"), [(1, 104), (2, 108)])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_recorded_versions_are_read_with_their_pose_turned_back(version, size, channels):
+def test_m1_recorded_versions_are_read_with_their_pose_turned_back(version, size, channels):
     memory, points, colours, confidence = recorded(version, has_confidence=version == 2, channels=channels)
     np.testing.assert_array_equal(memory[size - 88 :].tobytes()[48:60], POSE[:3, 3].astype("<f4").tobytes())
     header = layout.unpack(memory, version)

@@ -88,7 +88,7 @@ def test_another_process_reads_what_was_put(make_store, prefix, tools, spawn):
     assert answer == {"ids": [4], "sums": [expected.points.sum(dtype=float)]}
 
 
-def test_a_reader_has_views_on_the_memory_of_the_writer_that_it_cannot_write(
+def test_m4_a_reader_has_views_on_the_memory_of_the_writer_that_it_cannot_write(
     make_store, prefix, tools, reader
 ):
     store = make_store(SharedArena(3, 2.0, prefix))
@@ -105,7 +105,7 @@ def test_a_reader_has_views_on_the_memory_of_the_writer_that_it_cannot_write(
         assert keyframe.colours[0].tolist() == [1, 2, 3]
 
 
-def test_two_readers_share_a_keyframe_and_the_end_of_one_is_nothing_to_the_other(
+def test_m6_two_readers_share_a_keyframe_and_the_end_of_one_is_nothing_to_the_other(
     make_store, prefix, tools, spawn, reader
 ):
     store = make_store(SharedArena(3, 2.0, prefix))
@@ -302,7 +302,7 @@ def test_readers_refuse_names_and_files_that_are_no_keyframe(make_store, prefix,
     assert reader.taken == 0
 
 
-def test_a_thousand_keyframes_take_the_memory_of_the_slots(make_store, prefix, tools):
+def test_m5_a_thousand_keyframes_take_the_memory_of_the_slots(make_store, prefix, tools):
     camera = Camera(250, 200, 200.0, 200.0, 125.0, 100.0)
     update = tools.update(0, camera)
     store = make_store(SharedArena(8, 2.0, prefix), slots=8)
@@ -374,7 +374,7 @@ def test_a_writer_that_ends_by_itself_leaves_nothing(prefix, tools, spawn, end):
     assert not tools.files_of(prefix)
 
 
-def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_of_living_ones(prefix, tools, spawn):
+def test_m5_the_next_writer_removes_what_a_killed_one_left_and_nothing_of_living_ones(prefix, tools, spawn):
     killed, living = spawn(WRITER, prefix, "exit"), spawn(WRITER, prefix, "exit")
     killed.answer(), living.answer()
     killed.kill()

@@ -105,7 +105,7 @@ def test_unknown_names_are_answered_with_the_known_ones():
     ):
         SyntheticFlight("bilding")
     with pytest.raises(
-        InputError, match=r"unknown synthetic path 'spiral'.*orbit, lawnmower, forward, hover"
+        InputError, match=r"unknown synthetic path 'spiral'.*orbit, lookaround, lawnmower, forward, hover"
     ):
         SyntheticFlight("room", "spiral")
 

@@ -45,9 +45,10 @@ class GeometricReconstructor:
             kind = GivenPoses if self.config.geometric.mapping_only else Session
             self._session = kind(camera, self.config, self.realtime, self.stages)
         session = self._session
-        view = session.view(self._index, frame.stamp_ns, frame.image, camera)
+        prior = frame.prior if self.config.prior else None
+        view = session.view(self._index, frame.stamp_ns, frame.image, camera, prior)
         self._index += 1
-        return session.step(view, frame.prior) if isinstance(session, GivenPoses) else session.step(view)
+        return session.step(view)
 
     def finish(self) -> list[Update]:
         """Answer the frames that still wait, and wait for the depth of all keyframes."""

@@ -44,8 +44,8 @@ class _Job:
 class DenseWorker:
     """Keyframes in, their depth out, in the order of submission.
 
-    A keyframe is checked against the four submitted around it, two before and two after where there are, so its result
-    comes when those after it have been computed. What is returned depends on what was submitted alone, never on timing.
+    A keyframe is checked against those submitted around it, four before and two after where there are, so its result comes
+    when those after it have been computed. What is returned depends on what was submitted alone, never on timing.
 
     realtime: a keyframe that finds the queue full is dropped and counted; else `submit` waits. dropped, failed: how many
     keyframes were lost to a full queue and to errors.
@@ -172,10 +172,11 @@ class DenseWorker:
         cost = plane_sweep(job.reference.grey, job.reference.camera, to_reference, inverse_depths)
         swept = time.perf_counter()
         plane, confidence = winner(aggregate(cost, job.reference.grey), cost)
-        depth = 1 / (inverse_depths[0] + plane * (inverse_depths[1] - inverse_depths[0]))
+        step = float(inverse_depths[1] - inverse_depths[0])
+        depth = 1 / (inverse_depths[0] + plane * np.float32(step))
         depth[confidence < _MIN_CONFIDENCE] = np.nan
         self._time(depth_sweep=swept - begin, depth_sgm=time.perf_counter() - swept)
-        return RawDepth(job.reference, job.T_map_cam, depth, confidence)
+        return RawDepth(job.reference, job.T_map_cam, depth, confidence, step)
 
     def _finish(self, raw: RawDepth) -> None:
         begin = time.perf_counter()
@@ -195,4 +196,4 @@ def _warm_up() -> None:
     grey, camera = np.zeros((8, 8), np.uint8), Camera(8, 8, 8.0, 8.0, 3.5, 3.5)
     cost = plane_sweep(grey, camera, [(grey, camera, np.eye(4))], np.ones(16, np.float32))
     depth, _ = winner(aggregate(cost, grey), cost)
-    confirmed(depth, camera, [(depth, camera, np.eye(4))])
+    confirmed(depth, 1.0, camera, [(depth, camera, np.eye(4))])

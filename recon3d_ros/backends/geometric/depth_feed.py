@@ -86,7 +86,7 @@ class DepthFeed:
             self._small[position],
             keyframe.T_map_cam,
             [(self._small[n], self.map.keyframes[n].T_map_cam) for n in neighbours],
-            (0.7 * float(near), 1.6 * float(far)),
+            (0.7 * float(near), 2.5 * float(far)),
             patient=position < self._held,
         )
 

@@ -14,18 +14,20 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.geometry import inverse
 from recon3d_ros.core.types import Floats, Image, Pose
 
-#: Keyframes on either side that check one.
-_REACH = 2
+#: Keyframes that check one: older ones, which are there anyway, and later ones, which it has to wait for.
+_BEFORE, _AFTER = 4, 2
 
 
 @dataclass(frozen=True, eq=False)
 class RawDepth:
-    """Unchecked depth float32 [h,w] (NaN = none) of a keyframe seen from T_map_cam, and its confidence float32 [h,w]."""
+    """Unchecked depth float32 [h,w] (NaN = none) of a keyframe seen from T_map_cam, and its confidence float32 [h,w].
+    plane_step: inverse depth between the planes it was found with."""
 
     reference: DenseKeyframe
     T_map_cam: Pose
     depth: Floats
     confidence: Floats
+    plane_step: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +47,15 @@ class DepthWindow:
     """The latest keyframes with depth, as many as check one another."""
 
     def __init__(self) -> None:
-        self._raws: deque[RawDepth] = deque(maxlen=2 * _REACH + 1)
+        self._raws: deque[RawDepth] = deque(maxlen=_BEFORE + 1 + _AFTER)
         self._waiting = 0
 
     def add(self, raw: RawDepth) -> list[DenseResult]:
         """Take the next keyframe; return those that need not wait any longer."""
         self._raws.append(raw)
         self._waiting += 1
-        return self._leave(_REACH) if len(self._raws) == self._raws.maxlen else []
+        # The first ones have none before and wait for as many more after.
+        return self._leave(_AFTER) if len(self._raws) > 2 * _AFTER else []
 
     def flush(self) -> list[DenseResult]:
         """Return all that wait, checked against what is there."""
@@ -70,7 +73,7 @@ class DepthWindow:
             if other is not raw
         ]
         reference = raw.reference
-        depth = confirmed(raw.depth, reference.camera, others)
+        depth = confirmed(raw.depth, raw.plane_step, reference.camera, others)
         confidence = np.where(np.isfinite(depth), raw.confidence, np.float32(0))
         return DenseResult(
             reference.index, reference.stamp_ns, depth, confidence, reference.image, reference.camera

@@ -12,10 +12,11 @@ import numpy as np
 from recon3d_ros.backends.geometric.linear import found
 from recon3d_ros.backends.geometric.locating import Located, by_flow, by_matches, by_rotation
 from recon3d_ros.backends.geometric.map import RECENT, Keyframe, Map, View
+from recon3d_ros.backends.geometric.motion import Motion, expected_pixels, looking_there, turned_back
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.backends.stages import Stages
-from recon3d_ros.core.geometry import Array, apply_similarity, inverse, orthonormalised, rotation_angle
-from recon3d_ros.core.types import Image, Pose
+from recon3d_ros.core.geometry import Array, inverse, rotation_angle
+from recon3d_ros.core.types import Floats, Image, Pose, Tracking
 from recon3d_ros.keyframing.gate import KeyframeGate
 from recon3d_ros.keyframing.sharpness import Sharpness
 
@@ -34,7 +35,8 @@ _MAX_TURN, _MAX_MOVE = np.radians(30.0), 1.0
 #: How far a pose that fewer points than that confirm may be from the predicted one, in median depths and angle.
 _MAX_SURPRISE, _MAX_SURPRISE_TURN = 0.15, np.radians(10.0)
 _TRIED_WHEN_LOST = 3
-_SAME_VIEW = 0.9
+#: Frames between two attempts to find what was seen before a turn.
+_UNTRIED = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,24 +58,25 @@ class FrontEnd:
         self.alike: Callable[[Image], list[int]] = lambda grey: []
         #: A view found again, waiting for the next one to confirm it.
         self.candidate: Placed | None = None
-        self._last: Pose = np.eye(4)
-        self._velocity: Pose = np.eye(4)
+        self.motion = Motion()
         self._sharpness, self._sharp = Sharpness(), 1.0
         self._matching = 0
-        self._turn = 0
+        self._turn = self._untried = 0
 
     def place(self, view: View) -> Placed | None:
         """Where the view is, or None: the camera is then lost."""
+        guess = self.motion.predict(view.prior)
         with self.stages("track"):
-            survival = self.tracker.follow(view.grey)
+            survival = self.tracker.follow(view.grey, self._expected_pixels(view, guess))
         if self.gate.params.min_sharpness:
             self._sharp = self._sharpness.relative(view.grey)
         self._matching = self._frames_to_match(view, survival)
-        placed = self._by_matches(view) or self._by_flow(view) or self._by_rotation(view)
+        placed = self._by_matches(view) or self._by_flow(view, guess) or self._by_rotation(view)
         if placed is None:
             self.lost = True
             return None
-        self._moved(placed.located)
+        located = placed.located
+        self.motion.moved(located.T_cam_map, view.prior, located.tracking is Tracking.TRACKING)
         return placed
 
     def search(self, view: View) -> list[Placed]:
@@ -88,21 +91,19 @@ class FrontEnd:
             self.candidate = placed
             return []
         self.lost = False
-        self._velocity = np.eye(4)
+        self.motion.stop(located.T_cam_map, view.prior)
         return [Placed(before.view, before.located, ""), placed]
 
     def move(self, S: Array) -> None:
         """The map was carried through a similarity 4x4."""
         self.candidate = None
-        self._last = inverse(apply_similarity(S, inverse(self._last)))
-        self._velocity = self._velocity.copy()
-        self._velocity[:3, 3] *= np.cbrt(np.linalg.det(S[:3, :3]))
+        self.motion.move(S)
 
     def anchor(self, keyframe: Keyframe) -> None:
         """Track from a new keyframe, whose pose may have been adjusted."""
         assert keyframe.view is not None
         self.tracker.anchor(keyframe.view.grey, keyframe.ids, keyframe.px)
-        self._last = keyframe.T_cam_map
+        self.motion.adjust(keyframe.T_cam_map)
         self.gate.made()
 
     def _frames_to_match(self, view: View, survival: float) -> int:
@@ -113,14 +114,16 @@ class FrontEnd:
             return 0
         return max(self._matching - 1, 0)
 
-    def _moved(self, located: Located) -> None:
-        velocity = located.T_cam_map @ inverse(self._last)
-        self._velocity = orthonormalised(velocity)
-        self._last = located.T_cam_map
+    def _expected_pixels(self, view: View, T_guess: Pose) -> Floats | None:
+        """Where to look for the tracks, if a given pose tells. The motion so far does not: where it changes, they would be
+        looked for in the wrong place."""
+        if view.prior is None:
+            return None
+        tracker = self.tracker
+        return expected_pixels(tracker.ids, tracker.px, view.lens, self.map, self.motion.last, T_guess)
 
-    def _by_flow(self, view: View) -> Placed | None:
+    def _by_flow(self, view: View, guess: Pose) -> Placed | None:
         with self.stages("pose"):
-            guess = orthonormalised(self._velocity @ self._last)
             located = by_flow(view, self.map, self.tracker, guess)
         if located is None or not (located.support >= RELOCALISED or self._expected(located, guess)):
             return None
@@ -128,7 +131,8 @@ class FrontEnd:
         weak = located.support < _MIN_SUPPORT * self.tracker.target
         if weak and flow > 0.5 * self.gate.params.min_flow:
             alive = 0.0
-        return Placed(view, located, self.gate.decide(flow, alive, self._sharp))
+        reason = self.gate.decide(flow, alive, self._sharp)
+        return self._turned_back(view, located) or Placed(view, located, reason)
 
     def _by_matches(self, view: View) -> Placed | None:
         if not self._matching:
@@ -143,15 +147,20 @@ class FrontEnd:
         if located is None:
             return None
         reason = self.gate.decide(*self._against_keyframe(view), self._sharp)
-        again = self._seen_before(view, located) if reason else None
+        again = self._seen_before(view, looking_there(self.map, located.T_cam_map)) if reason else None
         return again or Placed(view, located, reason)
 
-    def _seen_before(self, view: View, located: Located) -> Placed | None:
-        """Match a view known by rotation alone with the keyframes that look its way."""
-        axis = located.T_cam_map[2, :3]
-        alike = [
-            k for k in self.map.keyframes[-RECENT:] if k.baseline and k.T_cam_map[2, :3] @ axis > _SAME_VIEW
-        ]
+    def _turned_back(self, view: View, located: Located) -> Placed | None:
+        """Points first seen in a turn tell little of the place: where the camera has come back, those from before do."""
+        self._untried += 1
+        back = turned_back(self.map, located.T_cam_map) if self._untried >= _UNTRIED else []
+        if not back:
+            return None
+        self._untried = 0
+        return self._seen_before(view, back)
+
+    def _seen_before(self, view: View, alike: list[Keyframe]) -> Placed | None:
+        """Match a view with older keyframes that look its way."""
         with self.stages("match"):
             again = by_matches(view, self.map, alike[-_MATCHED_KEYFRAMES:], RELOCALISED, RELOCALISED_SHARE)
         return None if again is None else Placed(view, again, "seen before")

@@ -15,12 +15,13 @@ from recon3d_ros.backends.geometric.linear import found, reprojection_errors
 from recon3d_ros.backends.geometric.locating import tracks_by_matches
 from recon3d_ros.backends.geometric.map import Keyframe, Map, View
 from recon3d_ros.backends.geometric.mapper import Mapper
+from recon3d_ros.backends.geometric.motion import expected_pixels
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.geometry import inverse
-from recon3d_ros.core.types import Gravity, Image, Pose, Scale, Tracking, Update
+from recon3d_ros.core.types import Floats, Gravity, Image, Pose, Scale, Tracking, Update
 from recon3d_ros.keyframing.gate import KeyframeGate
 
 #: A track is dropped when it misses its point by more than so many pixels, and by so many times what most of them do:
@@ -45,16 +46,20 @@ class GivenPoses:
         self.stages = stages
         self.without_prior = 0
         self._survival = 1.0
+        self._last: Pose | None = None
 
-    def view(self, index: int, stamp_ns: int, image: Image, camera: Camera) -> View:
+    def view(
+        self, index: int, stamp_ns: int, image: Image, camera: Camera, prior: Pose | None = None
+    ) -> View:
         """The image as it is tracked."""
-        return self.intake.view(index, stamp_ns, image, camera)
+        return self.intake.view(index, stamp_ns, image, camera, prior)
 
-    def step(self, view: View, prior: Pose | None) -> list[Update]:
-        """The answer to a view that was seen from `prior` (camera to map), and depth that was owed."""
+    def step(self, view: View) -> list[Update]:
+        """The answer to a view whose prior is its pose, camera to map, and depth that was owed."""
         with self.stages("track"):
-            self._survival = min(self._survival, self.tracker.follow(view.grey))
-        answer = self._without_pose(view) if prior is None else self._map(view, prior)
+            self._survival = min(self._survival, self.tracker.follow(view.grey, self._expected_pixels(view)))
+        self._last = None if view.prior is None else inverse(view.prior)
+        answer = self._without_pose(view) if view.prior is None else self._map(view, view.prior)
         self.depth.offer()
         return [answer, *self._depth()]
 
@@ -81,6 +86,12 @@ class GivenPoses:
             "depth_failed": worker.failed,
             **worker.stage_ms(),
         }
+
+    def _expected_pixels(self, view: View) -> Floats | None:
+        if view.prior is None or self._last is None:
+            return None
+        ids, px = self.tracker.ids, self.tracker.px
+        return expected_pixels(ids, px, view.lens, self.map, self._last, inverse(view.prior))
 
     def _without_pose(self, view: View) -> Update:
         self.without_prior += 1

@@ -9,7 +9,7 @@ from recon3d_ros.backends.geometric.lens import Lens
 from recon3d_ros.backends.geometric.map import View
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.image import to_grey
-from recon3d_ros.core.types import Image
+from recon3d_ros.core.types import Image, Pose
 
 #: Larger images are reduced to this width or height.
 _MAX_SIZE = 1280
@@ -22,14 +22,16 @@ class Intake:
         camera = _reduced(camera)
         self.lens = Lens(camera, camera.fx)
 
-    def view(self, index: int, stamp_ns: int, image: Image, camera: Camera) -> View:
+    def view(
+        self, index: int, stamp_ns: int, image: Image, camera: Camera, prior: Pose | None = None
+    ) -> View:
         """The image as it is tracked."""
         camera = _reduced(camera)
         if camera != self.lens.given:
             self.lens = Lens(camera, self.lens.focal)
         if camera.size != image.shape[1::-1]:
             image = cv2.resize(image, camera.size, interpolation=cv2.INTER_AREA)
-        return View(index, stamp_ns, image, to_grey(image), self.lens)
+        return View(index, stamp_ns, image, to_grey(image), self.lens, prior)
 
 
 def _reduced(camera: Camera) -> Camera:

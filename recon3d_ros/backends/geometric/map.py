@@ -41,13 +41,14 @@ _MIN_ANGLE = np.radians(1.0)
 @dataclass(eq=False)
 class View:
     """One image on its way through the engine. grey: uint8 [H,W] as tracked; image: uint8 [H,W,3], the same in colour, None
-    once nobody needs it any more."""
+    once nobody needs it any more. prior: pose that came with it, camera to the frame of these poses."""
 
     index: int
     stamp_ns: int
     image: Image | None
     grey: Image
     lens: Lens
+    prior: Pose | None = None
 
     @cached_property
     def features(self) -> Features:

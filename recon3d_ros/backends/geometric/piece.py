@@ -3,25 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from recon3d_ros.backends.geometric.focal import FocalSearch
 from recon3d_ros.backends.geometric.frames import FramePoses
-from recon3d_ros.backends.geometric.frontend import FrontEnd
-from recon3d_ros.backends.geometric.initialiser import Initialiser
+from recon3d_ros.backends.geometric.frontend import FrontEnd, Placed
+from recon3d_ros.backends.geometric.initialiser import Initialiser, Waiting
 from recon3d_ros.backends.geometric.lens import Lens
 from recon3d_ros.backends.geometric.locating import Located
 from recon3d_ros.backends.geometric.loops.closer import LoopCloser
 from recon3d_ros.backends.geometric.loops.closing import Closing
-from recon3d_ros.backends.geometric.map import Keyframe, Map
+from recon3d_ros.backends.geometric.map import Keyframe, Map, View
 from recon3d_ros.backends.geometric.mapper import Mapper
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.config import Config
-from recon3d_ros.core.geometry import Array
-from recon3d_ros.core.types import Pose
+from recon3d_ros.core.geometry import Array, inverse
+from recon3d_ros.core.types import Join, Pose, Tracking, Update
 from recon3d_ros.keyframing.gate import KeyframeGate
 
 
@@ -29,7 +29,7 @@ class Piece:
     """id: number of the map. Two pieces share neither origin nor scale."""
 
     def __init__(self, number: int, lens: Lens, config: Config, realtime: bool, stages: Stages) -> None:
-        self.id = number
+        self.id, self.stages = number, stages
         self.map = Map(lens.focal)
         self.tracker = Tracker(config.geometric.tracks, lens.scale)
         self.initialiser = Initialiser(self.map, self.tracker)
@@ -39,6 +39,55 @@ class Piece:
         self.focal = FocalSearch(self.map, lens, self.frames)
         self.loops = LoopCloser(self.map, config.geometric.loops, realtime)
         self.front.alike = self.loops.alike
+
+    def begin(self, answered: bool = False) -> list[Update]:
+        """The first two keyframes are there: the answers to the frames that waited. answered: all but the last had one."""
+        first, second = self.map.keyframes
+        self.mapper.add_corners(second)
+        self.front.anchor(second)
+        placed = self.initialiser.placed()
+        self.initialiser.waiting.clear()
+        updates = []
+        for waiting, T_cam_map, tracking in placed:
+            revises = answered and waiting.index != second.index
+            if T_cam_map is not None or not revises:
+                updates.append(self._late(waiting, T_cam_map, tracking, revises))
+        if first.index not in {u.index for u in updates}:
+            self.frames.add(first.index, first, first.T_cam_map)
+            updates.insert(0, self._keyframe(first, "first", revises=True))
+        return updates
+
+    def accept(self, placed: Placed) -> Update:
+        """A view has its place in the map; make a keyframe of it where that is due."""
+        view, located = placed.view, placed.located
+        if placed.keyframe:
+            keyframe = self.mapper.insert(placed)
+            if keyframe.baseline:
+                with self.stages("focal"):
+                    self.focal.step(view)
+            self.front.anchor(keyframe)
+            self.frames.add(view.index, keyframe, keyframe.T_cam_map)
+            return self._keyframe(keyframe, placed.keyframe)
+        self.frames.add(view.index, self.map.keyframes[-1], located.T_cam_map)
+        self.focal.saw(view, located.ids, located.uv)
+        T = inverse(located.T_cam_map)
+        return Update(view.index, view.stamp_ns, T, located.tracking, map_id=self.id)
+
+    def told(self, reason: str, corrections: Mapping[int, Pose], join: Join | None = None) -> Update:
+        """How older keyframes moved, said with the newest one."""
+        newest = self.map.keyframes[-1]
+        assert newest.view is not None
+        return Update(
+            newest.index,
+            newest.view.stamp_ns,
+            newest.T_map_cam,
+            Tracking.TRACKING,
+            reason=reason,
+            revises=True,
+            corrections=corrections,
+            map_id=self.id,
+            join=join,
+        )
 
     def move(self, S: Array) -> None:
         """Carry everything through a similarity 4x4."""
@@ -70,3 +119,34 @@ class Piece:
         sides together."""
         for keyframe, seen in located:
             keyframe.observe(seen.ids + offset, seen.px, seen.uv)
+
+    def _late(self, waiting: Waiting, T_cam_map: Pose | None, tracking: Tracking, revises: bool) -> Update:
+        """The late answer to a frame that waited for the start."""
+        first, second = self.map.keyframes
+        if T_cam_map is None:
+            return without_pose(waiting, tracking, "no view of the map")
+        nearest = second if waiting.index == second.index else first
+        self.frames.add(waiting.index, nearest, T_cam_map)
+        if waiting.index in (first.index, second.index):
+            return self._keyframe(nearest, "first" if nearest is first else "start", revises)
+        T, index = inverse(T_cam_map), waiting.index
+        return Update(index, waiting.stamp_ns, T, tracking, revises=revises, map_id=self.id)
+
+    def _keyframe(self, keyframe: Keyframe, reason: str, revises: bool = False) -> Update:
+        assert keyframe.view is not None
+        return Update(
+            keyframe.index,
+            keyframe.view.stamp_ns,
+            keyframe.T_map_cam,
+            Tracking.TRACKING if keyframe.baseline else Tracking.ROTATION_ONLY,
+            is_keyframe=True,
+            reason=reason,
+            revises=revises,
+            corrections=self.mapper.corrections(),
+            map_id=self.id,
+        )
+
+
+def without_pose(frame: Waiting | View, tracking: Tracking, reason: str, map_id: int = 0) -> Update:
+    """The answer to a frame that has no place in any map."""
+    return Update(frame.index, frame.stamp_ns, None, tracking, reason=reason, map_id=map_id)

@@ -235,7 +235,7 @@ def test_a_keyframe_waits_for_the_two_after_it() -> None:
     window, got = DepthWindow(), []
     for view in views(WALL, 6):
         depth = view.truth.astype(np.float32)
-        got.append(window.add(RawDepth(view.keyframe, view.T_map_cam, depth, np.ones_like(depth))))
+        got.append(window.add(RawDepth(view.keyframe, view.T_map_cam, depth, np.ones_like(depth), 0.01)))
     assert [[r.index for r in results] for results in got] == [[], [], [], [], [0, 1, 2], [3]]
     assert [r.index for r in window.flush()] == [4, 5]
     assert window.flush() == []
@@ -427,24 +427,46 @@ def test_depth_that_others_contradict_is_dropped_and_nothing_is_filled() -> None
     depth[25:, :] = np.nan
     camera = Camera(40, 30, 40.0, 40.0, 19.5, 14.5)
     truth = np.full((30, 40), 2.0, np.float32)
-    kept = confirmed(depth, camera, [(truth, camera, np.eye(4)), (truth, camera, np.eye(4))])
+    kept = confirmed(depth, 0.01, camera, [(truth, camera, np.eye(4)), (truth, camera, np.eye(4))])
     assert np.isnan(kept[10:20, 10:20]).all() and np.isnan(kept[25:]).all()
     assert (kept[:8] == 2.0).all()
-    assert np.isnan(confirmed(depth, camera, [])).all()
+    assert np.isnan(confirmed(depth, 0.01, camera, [])).all()
 
 
 def test_one_agreeing_of_two_others_is_not_enough() -> None:
     camera = Camera(40, 30, 40.0, 40.0, 19.5, 14.5)
     two, three = np.full((30, 40), 2.0, np.float32), np.full((30, 40), 3.0, np.float32)
     here = np.eye(4)
-    assert np.isnan(confirmed(two, camera, [(two, camera, here), (three, camera, here)])).all()
-    assert np.isfinite(confirmed(two, camera, [(two, camera, here)])).all()
+    assert np.isnan(confirmed(two, 0.01, camera, [(two, camera, here), (three, camera, here)])).all()
+    assert np.isfinite(confirmed(two, 0.01, camera, [(two, camera, here)])).all()
 
 
 def test_near_depth_beside_an_edge_is_taken_away_and_wild_pixels_take_nothing() -> None:
     depth = np.full((20, 20), 4.0, np.float32)
     depth[:, :10] = 2.0
     depth[5, 3] = 9.0
-    kept = without_seams(depth)
+    kept = without_seams(depth, 0.01)
     assert np.isnan(kept[:, 8:10]).all()
     assert np.isfinite(np.delete(kept, [8, 9], axis=1)).all()
+
+
+def test_one_agreeing_is_enough_where_no_other_has_depth() -> None:
+    camera = Camera(40, 30, 40.0, 40.0, 19.5, 14.5)
+    two, half = np.full((30, 40), 2.0, np.float32), np.full((30, 40), 3.0, np.float32)
+    half[:, 20:] = np.nan
+    kept = confirmed(two, 0.01, camera, [(two, camera, np.eye(4)), (half, camera, np.eye(4))])
+    assert np.isnan(kept[:, :20]).all() and np.isfinite(kept[:, 20:]).all()
+
+
+def test_far_depth_agrees_within_what_the_sweep_can_tell_apart() -> None:
+    camera = Camera(40, 30, 40.0, 40.0, 19.5, 14.5)
+    far, farther = np.full((30, 40), 100.0, np.float32), np.full((30, 40), 104.0, np.float32)
+    here = np.eye(4)
+    assert np.isfinite(confirmed(far, 0.001, camera, [(farther, camera, here)])).all()
+    assert np.isnan(confirmed(far, 0.0001, camera, [(farther, camera, here)])).all()
+
+
+def test_the_slope_of_distant_ground_is_no_edge() -> None:
+    depth = np.repeat((400.0 / np.arange(2, 22, dtype=np.float32))[:, None], 20, axis=1)
+    assert np.isfinite(without_seams(depth, 0.01)).all()
+    assert np.isnan(without_seams(depth, 0.0001)[:5]).any()

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the camera moves. Where it will be in the next view: as given poses say it moved, else as it moved last. And which
+keyframes it has come back to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recon3d_ros.backends.geometric.bundle import Ints
+from recon3d_ros.backends.geometric.lens import Lens
+from recon3d_ros.backends.geometric.linear import found
+from recon3d_ros.backends.geometric.map import RECENT, Keyframe, Map
+from recon3d_ros.core.geometry import (
+    Array,
+    apply_similarity,
+    inverse,
+    orthonormalised,
+    rotation_angles,
+    transform,
+)
+from recon3d_ros.core.types import Floats, Pose
+
+#: Share of the paths so far that is forgotten at each view, so that the ratio of the two follows the drift of the scale.
+_FORGETTING = 0.05
+#: Cosine of the angle between views that look the same way. What a camera turned away from and back: angle of the turn, how
+#: far it may have gone (median depths), and the share of tracks that shows that it was not found again yet.
+_SAME_VIEW = 0.9
+_TURN, _PLACE, _SHARED = np.radians(60.0), 0.3, 0.1
+
+
+class Motion:
+    """last: T_cam_map of the latest view. Given poses (camera to any fixed frame) count for their motion alone; their unit
+    is found from the lengths of the two paths."""
+
+    def __init__(self) -> None:
+        self.last: Pose = np.eye(4)
+        self._velocity: Pose = np.eye(4)
+        self._prior: Pose | None = None
+        self._path = self._prior_path = 0.0
+
+    def predict(self, prior: Pose | None = None) -> Pose:
+        """T_cam_map of the next view, which comes with a given pose or without one."""
+        step = self._velocity
+        if prior is not None and self._prior is not None:
+            step = inverse(prior) @ self._prior
+            step[:3, 3] *= self._path / self._prior_path if self._prior_path else 0.0
+        return orthonormalised(step @ self.last)
+
+    def moved(self, T_cam_map: Pose, prior: Pose | None = None, has_baseline: bool = True) -> None:
+        """The next view was found there."""
+        step = orthonormalised(T_cam_map @ inverse(self.last))
+        if prior is not None and self._prior is not None and has_baseline:
+            kept = 1.0 - _FORGETTING
+            self._path = kept * self._path + float(np.linalg.norm(step[:3, 3]))
+            self._prior_path = kept * self._prior_path + float(
+                np.linalg.norm(self._prior[:3, 3] - prior[:3, 3])
+            )
+        self.last, self._velocity, self._prior = T_cam_map, step, prior
+
+    def stop(self, T_cam_map: Pose, prior: Pose | None = None) -> None:
+        """The camera was found again at a place; how it moves is not known."""
+        self.last, self._velocity, self._prior = T_cam_map, np.eye(4), prior
+
+    def adjust(self, T_cam_map: Pose) -> None:
+        """The latest view was adjusted."""
+        self.last = T_cam_map
+
+    def move(self, S: Array) -> None:
+        """The map was carried through a similarity 4x4."""
+        scale = np.cbrt(np.linalg.det(S[:3, :3]))
+        self.last = inverse(apply_similarity(S, inverse(self.last)))
+        self._velocity = self._velocity.copy()
+        self._velocity[:3, 3] *= scale
+        self._path *= scale
+
+
+def expected_pixels(ids: Ints, px: Floats, lens: Lens, world: Map, T_last: Pose, T_next: Pose) -> Floats:
+    """Pixels float32 [N,2] where tracks ids [N], at px [N,2] in the last view, should be in the next one; for those that
+    should be outside, where they are. Tracks without a point are taken to lie as deep as most of the others."""
+    points = world.points(ids)
+    known = found(points)
+    if not known.any():
+        return px
+    depth = float(np.median(points[known] @ T_last[2, :3] + T_last[2, 3]))
+    uv = lens.centred(px[~known])
+    beyond = np.column_stack([uv / lens.focal, np.ones(len(uv))]) * depth
+    points[~known] = transform(inverse(T_last), beyond)
+    expected = lens.project(T_next, points)
+    return np.where(np.isfinite(expected), expected, px)
+
+
+def looking_there(world: Map, T_cam_map: Pose) -> list[Keyframe]:
+    """Keyframes with baseline whose image is kept that look where a camera looks."""
+    known = [k for k in world.keyframes[-RECENT:] if k.baseline]
+    return [k for k in known if k.T_cam_map[2, :3] @ T_cam_map[2, :3] > _SAME_VIEW]
+
+
+def turned_back(world: Map, T_cam_map: Pose) -> list[Keyframe]:
+    """Of these, the ones that the camera turned away from and came back to without going far, and that are not tied to what
+    it sees now by common tracks."""
+    last = world.keyframes[-1]
+    alike = {k.index for k in looking_there(world, T_cam_map)}
+    recent = world.keyframes[-RECENT:]
+    R = np.array([k.T_cam_map[:3, :3] for k in recent])
+    turns = rotation_angles(R[1:] @ np.swapaxes(R[:-1], 1, 2))
+    turned = np.append(np.cumsum(turns[::-1])[::-1], 0.0)
+    here = inverse(T_cam_map)[:3, 3]
+    back = []
+    for k, turn in zip(recent, turned, strict=True):
+        near = np.linalg.norm(k.T_map_cam[:3, 3] - here) < _PLACE * world.median_depth(k)
+        if k.index in alike and turn > _TURN and near and np.isin(k.ids, last.ids).mean() < _SHARED:
+            back.append(k)
+    return back
