@@ -54,7 +54,6 @@ class MesherNode(Node):
         self.published: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._received = 0
-        self._integrate_ms = 0.0
         self._sequence: int | None = None
         self._stamp_ns = 0
         self._scale = Scale.UNKNOWN
@@ -152,7 +151,6 @@ class MesherNode(Node):
         self.loop.put_lease(lambda: self._reader.read(name, size, generation, camera, scale))
 
     def _publish(self, blocks: list[MeshBlock]) -> None:
-        self._integrate_ms = self.loop.metrics.stages["integrate"].p50
         self._send(self._writer.write(blocks, self._stamp_ns, self._frame))
 
     def _send(self, messages: Iterable[bytes]) -> None:
@@ -176,12 +174,13 @@ class MesherNode(Node):
 
     def _ask(self) -> Health:
         loop, mesher = self.loop, self.loop.mesher
+        integrate = loop.metrics.stages.get("integrate")
         status = Status(
             header=header(self._stamp_ns, self._frame),
             scale_state=self._scale.value,
             frames=self._received,
             keyframes=self._received - loop.waiting - loop.dropped,
-            latency_ms=self._integrate_ms,
+            latency_ms=integrate.p50 if integrate is not None else 0.0,
             triangles=mesher.triangles,
             blocks=mesher.blocks,
             queue=loop.waiting,

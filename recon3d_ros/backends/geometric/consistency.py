@@ -19,7 +19,7 @@ from recon3d_ros.core.types import Floats, Pose
 TOLERANCE, _PLANE_SHARE, NEEDED = 0.03, 0.5, 2
 #: A matching window carries near depth over an edge by half its size. So depth goes where another one within that distance
 #: (5x5 pixels) is farther by this factor and by so many planes of the sweep: less is the slope of distant ground.
-_EDGE, _EDGE_PLANES, _REACH = 1.1, 2.0, np.ones((5, 5), np.uint8)
+_EDGE, _EDGE_PLANES, _REACH = 1.1, 3.0, np.ones((5, 5), np.uint8)
 #: Pixels with depth a 3x3 neighbourhood must hold, the middle one included.
 _COMPANY = 4
 

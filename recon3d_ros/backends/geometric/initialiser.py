@@ -125,16 +125,15 @@ class Initialiser:
         self.waiting.append(Waiting(view.index, view.stamp_ns, ids[known], uv[known]))
 
     def _pairs(self, reference: View, view: View) -> tuple[Ints, Floats, Floats]:
-        """Track ids and their pixels in the reference and the view: by flow, and by matching too once most are lost."""
+        """Track ids and their pixels in the reference and the view: by flow, or by matching once most are lost."""
         tracker = self.tracker
         known = found(view.lens.centred(tracker.px))
         if len(tracker.ids) >= max(_MIN_TRACKS, _MIN_ALIVE * tracker.anchored):
             return tracker.ids[known], tracker.anchor_px[known], tracker.px[known]
+        # So few survive only where the views have little in common for tracking; then those that do are mostly wrong.
         a, b = reference.features, view.features
         pairs = match(a, b, view.lens)
         new = pairs[a.ids[pairs[:, 0]] < 0, 0]
         a.ids[new] = self.map.allocate(len(new))
         b.ids[pairs[:, 1]] = a.ids[pairs[:, 0]]
-        ids = np.concatenate([tracker.ids[known], a.ids[pairs[:, 0]]])
-        px_ref = np.concatenate([tracker.anchor_px[known], a.px[pairs[:, 0]]])
-        return ids, px_ref, np.concatenate([tracker.px[known], b.px[pairs[:, 1]]])
+        return a.ids[pairs[:, 0]], a.px[pairs[:, 0]], b.px[pairs[:, 1]]

@@ -18,6 +18,8 @@ Mask = NDArray[np.bool_]
 _WINDOW, _STOP = (17, 17), (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
 #: Share of the tracks below which the expected places are not believed.
 _EXPECTATION_FAILED = 0.5
+#: Between photos the view changes more, which a smaller window bears better.
+_PHOTO_WINDOW = (16, 16)
 _QUALITY, _BLOCK = 0.005, 5
 
 
@@ -96,26 +98,30 @@ def flow(a: Image, b: Image, px: Floats, expected: Floats | None = None) -> Floa
 
 def reacquire(a: Image, b: Image, px: Floats, guess: Floats, scale: float) -> tuple[Floats, Mask]:
     """Find points px [N,2] of image a in b near the guess [N,2]: their pixels, and which were found."""
-    found, kept = _flow_and_back(a, b, px, guess, 4.0 * scale)
+    found, kept = _flow_and_back(a, b, px, guess, 4.0 * scale, _PHOTO_WINDOW)
     return found, kept & _inside(found, b)
 
 
-def _flow_and_back(a: Image, b: Image, px: Floats, guess: Floats, scale: float) -> tuple[Floats, Mask]:
+def _flow_and_back(
+    a: Image, b: Image, px: Floats, guess: Floats, scale: float, window: tuple[int, int] = _WINDOW
+) -> tuple[Floats, Mask]:
     """Refine the guess in b, track back to a; kept where the way back closes and the guess was near."""
-    moved, there, _ = _refine(a, b, px, guess)
-    back, here, _ = _refine(b, a, moved, px)
+    moved, there, _ = _refine(a, b, px, guess, window)
+    back, here, _ = _refine(b, a, moved, px, window)
     closed = np.abs(back - px).max(axis=1) < 0.5
     near = np.linalg.norm(moved - guess, axis=1) < 3.0 * scale
     return moved, closed & near & (there[:, 0] == 1) & (here[:, 0] == 1)
 
 
-def _refine(a: Image, b: Image, px: Floats, guess: Floats) -> tuple[Floats, NDArray[np.uint8], Floats]:
+def _refine(
+    a: Image, b: Image, px: Floats, guess: Floats, window: tuple[int, int]
+) -> tuple[Floats, NDArray[np.uint8], Floats]:
     moved, status, error = cv2.calcOpticalFlowPyrLK(
         a,
         b,
         px,
         guess.copy(),
-        winSize=_WINDOW,
+        winSize=window,
         maxLevel=1,
         criteria=_STOP,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
