@@ -98,16 +98,12 @@ def looking_there(world: Map, T_cam_map: Pose) -> list[Keyframe]:
 def turned_back(world: Map, T_cam_map: Pose) -> list[Keyframe]:
     """Of these, the ones that the camera turned away from and came back to without going far, and that are not tied to what
     it sees now by common tracks."""
-    last = world.keyframes[-1]
+    last, here = world.keyframes[-1], inverse(T_cam_map)[:3, 3]
     alike = {k.index for k in looking_there(world, T_cam_map)}
     recent = world.keyframes[-RECENT:]
     R = np.array([k.T_cam_map[:3, :3] for k in recent])
     turns = rotation_angles(R[1:] @ np.swapaxes(R[:-1], 1, 2))
-    turned = np.append(np.cumsum(turns[::-1])[::-1], 0.0)
-    here = inverse(T_cam_map)[:3, 3]
-    back = []
-    for k, turn in zip(recent, turned, strict=True):
-        near = np.linalg.norm(k.T_map_cam[:3, 3] - here) < _PLACE * world.median_depth(k)
-        if k.index in alike and turn > _TURN and near and np.isin(k.ids, last.ids).mean() < _SHARED:
-            back.append(k)
-    return back
+    turned = np.append(np.cumsum(turns[::-1])[::-1], 0.0) > _TURN
+    away = [k for k, turn in zip(recent, turned, strict=True) if turn and k.index in alike]
+    near = [k for k in away if np.linalg.norm(k.T_map_cam[:3, 3] - here) < _PLACE * world.median_depth(k)]
+    return [k for k in near if np.isin(k.ids, last.ids).mean() < _SHARED]
