@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recon3d_ros.core.align import umeyama
-from recon3d_ros.core.geometry import Array, similarity, so3_exp
+from recon3d_ros.core.geometry import Array, scale_of, similarity, so3_exp
 from recon3d_ros.core.types import Gravity, Pose
 
 #: Keyframes needed for a comparison with poses, with positions, and with the ground.
@@ -43,11 +43,6 @@ class Fit:
     def scale(self) -> float:
         """Metres per unit of the engine."""
         return scale_of(self.S)
-
-
-def scale_of(S: Array) -> float:
-    """The scale of a similarity."""
-    return float(np.cbrt(np.linalg.det(S[:3, :3])))
 
 
 def from_poses(ours: Array, given: Array, depth: float, coarse: bool = False) -> Fit | None:

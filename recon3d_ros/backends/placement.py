@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from recon3d_ros.backends.metric_scale import levelling, placed_first, scale_of
+from recon3d_ros.backends.metric_scale import levelling, placed_first
 from recon3d_ros.backends.reference import Hint, Reference
 from recon3d_ros.core.config import ScaleParams
-from recon3d_ros.core.geometry import Array, apply_similarity, similarity, transform
+from recon3d_ros.core.geometry import Array, apply_similarity, scale_of, similarity, transform
 from recon3d_ros.core.types import Gravity, Pose, Scale, Tracking, Update
 
 log = logging.getLogger(__name__)

@@ -17,10 +17,9 @@ from recon3d_ros.backends.metric_scale import (
     mean_direction,
     scale_above_ground,
     scale_along,
-    scale_of,
 )
 from recon3d_ros.core.config import ScaleParams
-from recon3d_ros.core.geometry import Array, rotation_angle
+from recon3d_ros.core.geometry import Array, rotation_angle, scale_of
 from recon3d_ros.core.types import Floats, Pose, Update
 
 #: Newest keyframes that say how the scale is now.

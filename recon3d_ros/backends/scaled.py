@@ -118,7 +118,7 @@ class ScaledReconstructor:
 
     def _join(self, join: Join) -> Join:
         """The two maps become one in the coordinates of the one kept, under the smaller id."""
-        both, joined = (join.kept, join.moved), min(join.kept, join.moved)
+        both, joined = (join.kept, join.moved), join.id
         kept, moved = self._placement(join.kept), self._placement(join.moved)
         S = kept.newest @ join.S_kept_moved @ np.linalg.inv(moved.newest)
         kept.take(moved, join.S_kept_moved, joined)

@@ -151,10 +151,14 @@ def similarity(scale: float, rotation: Array, translation: Array) -> Array:
     return pose(scale * rotation, translation)
 
 
+def scale_of(S: Array) -> float:
+    """The scale s of a similarity [s R, t]."""
+    return float(np.cbrt(np.linalg.det(S[:3, :3])))
+
+
 def apply_similarity(S: Array, T: Array) -> Array:
     """Pose T seen after the similarity S = [s R, t]: centre scaled and moved, rotation turned, no scale left in it."""
-    scale = np.cbrt(np.linalg.det(S[:3, :3]))
-    return pose(S[:3, :3] @ T[:3, :3] / scale, transform(S, T[:3, 3]))
+    return pose(S[:3, :3] @ T[:3, :3] / scale_of(S), transform(S, T[:3, 3]))
 
 
 def inverse_similarity(S: Array) -> Array:

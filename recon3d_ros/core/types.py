@@ -82,6 +82,11 @@ class Join:
     moved: int
     S_kept_moved: Pose
 
+    @property
+    def id(self) -> int:
+        """Of the map that both are from now on."""
+        return min(self.kept, self.moved)
+
 
 @dataclass(frozen=True, eq=False)
 class Update:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from recon3d_ros.core.errors import InputError
-from recon3d_ros.core.geometry import Array
+from recon3d_ros.core.geometry import Array, scale_of
 from recon3d_ros.evaluation.depth import DepthError, depth_error, keyframe_depth
 from recon3d_ros.evaluation.estimate import Estimate, load_surface
 from recon3d_ros.evaluation.pairs import Delta
@@ -130,7 +130,7 @@ def _surface(
 
 
 def _threshold(voxel_size: float | None, T_truth_map: Array) -> float:
-    scale = float(np.cbrt(np.linalg.det(T_truth_map[:3, :3])))
+    scale = scale_of(T_truth_map)
     return 2 * scale * voxel_size if voxel_size else _THRESHOLD
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recon3d_ros.core.align import umeyama
 from recon3d_ros.core.errors import InputError
-from recon3d_ros.core.geometry import Array, apply_similarity, rotation_angles, similarity
+from recon3d_ros.core.geometry import Array, apply_similarity, rotation_angles, scale_of, similarity
 from recon3d_ros.core.trajectory import Trajectory
 from recon3d_ros.core.types import Scale
 from recon3d_ros.evaluation.pairs import Delta, all_pairs, associate, relative
@@ -122,7 +122,7 @@ def compare(
         frames=frames,
         covered=covered,
         alignment=alignment,
-        scale=float(np.cbrt(np.linalg.det(S[:3, :3]))),
+        scale=scale_of(S),
         scale_found=scale_found,
         path=float(np.linalg.norm(np.diff(true_poses[:, :3, 3], axis=0), axis=1).sum()),
         spread=float(np.linalg.norm(true_poses[:, :3, 3].std(axis=0))),
@@ -147,7 +147,7 @@ def _align(positions: Array, true_positions: Array, alignment: str) -> tuple[Arr
         if alignment == "none":
             return np.eye(4), None
         raise InputError(f"trajectories cannot be aligned: {error}") from error
-    scale = float(np.cbrt(np.linalg.det(free[:3, :3])))
+    scale = scale_of(free)
     if alignment == "sim3":
         return free, scale
     return umeyama(positions, true_positions, with_scale=False) if alignment == "se3" else np.eye(4), scale
@@ -177,7 +177,7 @@ def _by_orientation(poses: Array, true_poses: Array, S: Array) -> Array:
     """The similarity with the scale of S, the mean rotation between the orientations, and the mean position."""
     U, _, Vt = np.linalg.svd(np.einsum("nij,nkj->ik", true_poses[:, :3, :3], poses[:, :3, :3]))
     R = U @ np.diag([1.0, 1.0, np.linalg.det(U @ Vt)]) @ Vt
-    scale = float(np.cbrt(np.linalg.det(S[:3, :3])))
+    scale = scale_of(S)
     return similarity(scale, R, true_poses[:, :3, 3].mean(axis=0) - scale * R @ poses[:, :3, 3].mean(axis=0))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon3d_ros.core.config import CloudParams
-from recon3d_ros.core.geometry import apply_similarity, inverse
+from recon3d_ros.core.geometry import apply_similarity, inverse, scale_of
 from recon3d_ros.core.types import Floats, Image, Keyframe, Pose
 from recon3d_ros.mapping.voxel_set import VoxelSet
 
@@ -113,7 +113,7 @@ class CloudMap:
     def absorb(self, other: CloudMap, S: Pose) -> None:
         """Take over the points of another cloud, whose coordinates the similarity S (4x4) carries into those of this one.
         Where both have a point in a voxel, the older keyframe's stays."""
-        scale = np.float32(np.cbrt(np.linalg.det(S[:3, :3])))
+        scale = np.float32(scale_of(S))
         for keyframe_id, part in other._parts.items():
             pose = apply_similarity(S, part.T_map_cam)
             self._parts[keyframe_id] = _Part(pose, pose, scale * part.points, part.colours)

@@ -14,6 +14,7 @@ import numpy as np
 
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.errors import InputError, ReconError
+from recon3d_ros.core.geometry import scale_of
 from recon3d_ros.core.types import Floats, Join, Update
 from recon3d_ros.mapping.export import replacing
 
@@ -83,11 +84,11 @@ class DepthFolder:
             self._fail(error)
 
     def _join(self, join: Join) -> None:
-        growth = {join.kept: 1.0, join.moved: float(np.cbrt(np.linalg.det(join.S_kept_moved[:3, :3])))}
+        growth = {join.kept: 1.0, join.moved: scale_of(join.S_kept_moved)}
         for i, saved in self._saved.items():
             if saved.map_id in growth:
                 scale = saved.scale * growth[saved.map_id]
-                self._saved[i] = replace(saved, map_id=min(join.kept, join.moved), scale=scale)
+                self._saved[i] = replace(saved, map_id=join.id, scale=scale)
 
     def _fail(self, error: Exception) -> None:
         self.failures.append(f"depth/ not complete: {error}")

@@ -38,7 +38,7 @@ class MapBook:
         return True
 
     def _join(self, join: Join) -> bool:
-        both, joined = (join.kept, join.moved), min(join.kept, join.moved)
+        both, joined = (join.kept, join.moved), join.id
         self.frames = {i: joined if m in both else m for i, m in self.frames.items()}
         empty = CloudMap(self._params)
         kept, moved = (self.clouds.pop(m, empty) for m in both)

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from recon3d_ros.core.geometry import transform
+from recon3d_ros.core.geometry import scale_of, transform
 from recon3d_ros.core.types import Join, MeshBlock, Pose
 from recon3d_ros.runtime.mesher import MesherLoop
 from recon3d_ros.runtime.pipeline import Step
@@ -49,7 +49,7 @@ class Surfaces:
 
 def _moved(mesh: MeshBlock, S: Pose) -> MeshBlock:
     vertices = transform(S, mesh.vertices.astype(np.float64)).astype(np.float32)
-    R = S[:3, :3] / np.cbrt(np.linalg.det(S[:3, :3]))
+    R = S[:3, :3] / scale_of(S)
     normals = None if mesh.normals is None else (mesh.normals @ R.T).astype(np.float32)
     return dataclasses.replace(mesh, vertices=vertices, normals=normals)
 

@@ -12,6 +12,7 @@ import numpy as np
 from recon3d_ros.backends.geometric.depth_feed import DepthFeed
 from recon3d_ros.backends.geometric.piece import Piece
 from recon3d_ros.core.config import GeometricParams
+from recon3d_ros.core.geometry import scale_of
 from recon3d_ros.core.types import Join, Update
 
 
@@ -59,7 +60,7 @@ class DepthFeeds:
 
     def join(self, join: Join, piece: Piece) -> None:
         """After `leave`: go on in the map that two became."""
-        scale = float(np.cbrt(np.linalg.det(join.S_kept_moved[:3, :3])))
+        scale = scale_of(join.S_kept_moved)
         for left in self._left:
             if left.map_id == join.moved:
                 left.scale *= scale

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from recon3d_ros.backends.geometric.map import Keyframe
-from recon3d_ros.core.geometry import Array, inverse, pose
+from recon3d_ros.core.geometry import Array, inverse, pose, scale_of
 from recon3d_ros.core.types import Pose
 
 
@@ -24,7 +22,7 @@ class FramePoses:
 
     def grow(self, S: Array) -> None:
         """The map was carried through a similarity 4x4: what lies between a frame and its keyframe grows with it."""
-        scale = np.cbrt(np.linalg.det(S[:3, :3]))
+        scale = scale_of(S)
         self._frames = {
             index: (keyframe, pose(T[:3, :3], scale * T[:3, 3]))
             for index, (keyframe, T) in self._frames.items()

@@ -16,6 +16,7 @@ from recon3d_ros.core.geometry import (
     inverse,
     orthonormalised,
     rotation_angles,
+    scale_of,
     transform,
 )
 from recon3d_ros.core.types import Floats, Pose
@@ -67,7 +68,7 @@ class Motion:
 
     def move(self, S: Array) -> None:
         """The map was carried through a similarity 4x4."""
-        scale = np.cbrt(np.linalg.det(S[:3, :3]))
+        scale = scale_of(S)
         self.last = inverse(apply_similarity(S, inverse(self.last)))
         self._velocity = self._velocity.copy()
         self._velocity[:3, 3] *= scale

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from recon3d_ros.backends.geometric.focal import FocalSearch
 from recon3d_ros.backends.geometric.frames import FramePoses
 from recon3d_ros.backends.geometric.frontend import FrontEnd, Placed
@@ -20,7 +18,7 @@ from recon3d_ros.backends.geometric.mapper import Mapper
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.config import Config
-from recon3d_ros.core.geometry import Array, inverse
+from recon3d_ros.core.geometry import Array, inverse, scale_of
 from recon3d_ros.core.types import Join, Pose, Tracking, Update
 from recon3d_ros.keyframing.gate import KeyframeGate
 
@@ -95,7 +93,7 @@ class Piece:
         self.frames.grow(S)
         self.front.move(S)
         self.mapper.forget()
-        self.loops.grow(float(np.cbrt(np.linalg.det(S[:3, :3]))))
+        self.loops.grow(scale_of(S))
 
     def bend(self, closing: Closing) -> dict[int, Pose]:
         """Close a loop; returns the new poses, camera to map, of the keyframes."""

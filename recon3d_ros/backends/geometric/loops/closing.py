@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recon3d_ros.backends.geometric.map import Map
-from recon3d_ros.core.geometry import Array, apply_similarity, inverse
+from recon3d_ros.core.geometry import Array, apply_similarity, inverse, scale_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Closing:
 
     def scale(self, index: int) -> float:
         """By how much the surroundings of a keyframe grow."""
-        return float(np.cbrt(np.linalg.det(self.of(index)[:3, :3])))
+        return scale_of(self.of(index))
 
     def bend(self, world: Map) -> None:
         """Move keyframes and points of the map."""

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from recon3d_ros.backends.geometric.bundle import Ints
 from recon3d_ros.core.errors import require
-from recon3d_ros.core.geometry import Array, inverse, similarity
+from recon3d_ros.core.geometry import Array, inverse, scale_of, similarity
 
 #: Standard deviations of an edge: angle, shift in median depths, log of the scale. Only their ratios matter.
 _SIGMAS = (0.002, 0.004, 0.004)
@@ -76,7 +76,7 @@ def _noise(gtsam: ModuleType, depth: float) -> object:
 
 def _to_gtsam(gtsam: ModuleType, S: Array) -> object:
     """x -> s (R x + t) there, x -> s R x + t here."""
-    scale = float(np.cbrt(np.linalg.det(S[:3, :3])))
+    scale = scale_of(S)
     return gtsam.Similarity3(gtsam.Rot3(S[:3, :3] / scale), S[:3, 3] / scale, scale)
 
 

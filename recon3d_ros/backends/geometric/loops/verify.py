@@ -18,6 +18,7 @@ from recon3d_ros.core.geometry import (
     orthonormalised,
     pose,
     rotation_angle,
+    scale_of,
     similarity,
     transform,
 )
@@ -90,7 +91,7 @@ def apart(S: Array, T: Array, at: Array, depth: float) -> tuple[float, float, fl
     """By how much two similarities of the map differ at a place [3]: distance in units of `depth`, angle, log of the
     scales."""
     D = S @ inverse_similarity(T)
-    scale = float(np.cbrt(np.linalg.det(D[:3, :3])))
+    scale = scale_of(D)
     point = transform(T, at)
     moved = float(np.linalg.norm(transform(D, point) - point))
     return moved / depth, rotation_angle(D[:3, :3] / scale), abs(float(np.log(scale)))
