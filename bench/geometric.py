@@ -22,8 +22,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from paced import geometric, paced
 
-from recon3d_ros.backends import registry
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.camera_files import load_camera
 from recon3d_ros.core.config import Config
@@ -35,11 +35,7 @@ from recon3d_ros.evaluation.depth import depth_error, keyframe_depth
 from recon3d_ros.evaluation.trajectory import compare
 from recon3d_ros.evaluation.truth import Views, open_truth
 from recon3d_ros.runtime.metrics import peak_rss_mb
-from recon3d_ros.runtime.pipeline import Pipeline
 from recon3d_ros.runtime.sources import open_source
-from recon3d_ros.runtime.warm_up import warm_up
-from recon3d_ros.store.heap import HeapArena
-from recon3d_ros.store.keyframe_store import KeyframeStore
 
 #: Of either side. The libraries read the variables when they are loaded.
 THREADS = 2
@@ -96,10 +92,10 @@ RECORDINGS = (
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What the backend made of the frames. seconds [N]: of each. depths: the latest answer with depth, by keyframe."""
+    """What the backend made of the frames. milliseconds [N]: of each. depths: the latest answer with depth, by keyframe."""
 
     trajectory: Trajectory
-    seconds: np.ndarray
+    milliseconds: np.ndarray
     keyframes: int
     depths: dict[int, Update]
     statistics: dict[str, float]
@@ -128,28 +124,18 @@ def _camera(path: Path, file: str) -> Camera:
 
 def reconstruct(frames: Sequence[Frame], hz: float) -> Run:
     """Give the frames to the backend, one every 1/hz seconds or as soon as it is done (hz 0)."""
-    config = Config(backend="geometric")
-    warm_up("geometric", config)
-    reconstructor = registry.create("geometric", config)
-    store = KeyframeStore(HeapArena(), config.store, config.cloud)
-    pipeline = Pipeline(config, reconstructor, store)
     depths: dict[int, Update] = {}
-    seconds = []
-    for frame in frames:
-        begin = time.perf_counter()
-        steps = pipeline.step(frame)
-        seconds.append(time.perf_counter() - begin)
-        depths |= {s.update.index: s.update for s in steps if s.update.depth is not None}
-        if hz:
-            time.sleep(max(0.0, begin + 1 / hz - time.perf_counter()))
-    depths |= {s.update.index: s.update for s in pipeline.finish() if s.update.depth is not None}
-    statistics = reconstructor.statistics()
-    run = Run(
-        pipeline.trajectory(), np.array(seconds), len(pipeline.keyframes), depths, statistics, peak_rss_mb()
-    )
-    reconstructor.close()
-    store.close()
-    return run
+    with geometric(Config(backend="geometric")) as pipeline:
+        for steps in paced(pipeline, frames, hz):
+            depths |= {s.update.index: s.update for s in steps if s.update.depth is not None}
+        return Run(
+            pipeline.trajectory(),
+            np.array(pipeline.metrics.latency_ms),
+            len(pipeline.keyframes),
+            depths,
+            pipeline.reconstructor.statistics(),
+            peak_rss_mb(),
+        )
 
 
 def trajectory_errors(trajectory: Trajectory, truth: Trajectory | None, frames: Sequence[Frame]) -> dict:
@@ -204,7 +190,7 @@ def depth_errors(depths: dict[int, Update], views: Views | None) -> dict:
 def ours(recording: Recording, frames: Sequence[Frame], hz: float, truth: Trajectory | None) -> dict:
     """The line of the backend."""
     run = reconstruct(frames, hz)
-    p50, p95 = np.percentile(1e3 * run.seconds, [50, 95])
+    p50, p95 = np.percentile(run.milliseconds, [50, 95])
     depth_ms = [v for n, v in run.statistics.items() if n.startswith("depth_") and n.endswith("_ms")]
     filled = [np.isfinite(u.depth).mean() for u in run.depths.values()]
     has_depth = recording.is_synthetic or (Path(recording.path) / "depth.txt").is_file()
@@ -214,7 +200,7 @@ def ours(recording: Recording, frames: Sequence[Frame], hz: float, truth: Trajec
         "keyframes": run.keyframes,
         **trajectory_errors(run.trajectory, truth, frames),
         "ms": {"p50": round(p50, 1), "p95": round(p95, 1)},
-        "seconds_per_frame": round(float(run.seconds.mean()), 4),
+        "seconds_per_frame": round(1e-3 * float(run.milliseconds.mean()), 4),
         "depth_ms": round(sum(depth_ms), 1),
         "depth_filled_percent": round(100 * float(np.mean(filled)), 1) if filled else 0.0,
         **depth_errors(run.depths, open_truth(recording.path).views if has_depth else None),

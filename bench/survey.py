@@ -12,20 +12,15 @@ import argparse
 import json
 import os
 import sys
-import time
 from dataclasses import dataclass
 
 import numpy as np
+from paced import geometric, paced
 
-from recon3d_ros.backends import registry
 from recon3d_ros.core.align import umeyama
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.geometry import transform
 from recon3d_ros.core.params import build
-from recon3d_ros.runtime.pipeline import Pipeline
-from recon3d_ros.runtime.warm_up import warm_up
-from recon3d_ros.store.heap import HeapArena
-from recon3d_ros.store.keyframe_store import KeyframeStore
 from recon3d_ros.synth.flight import FlightOptions, SyntheticFlight
 from recon3d_ros.synth.sensor import Faults
 
@@ -36,11 +31,11 @@ END, START = 30, 100
 
 @dataclass(frozen=True, eq=False)
 class Flown:
-    """positions [N,3] of the frames tracked; seconds [N] of each step; rss_mb [N] resident memory after it."""
+    """positions [N,3] of the frames tracked; milliseconds [N] of each step; rss_mb [N] resident memory after it."""
 
     tracked: list[int]
     positions: np.ndarray
-    seconds: np.ndarray
+    milliseconds: np.ndarray
     rss_mb: np.ndarray
     statistics: dict[str, float]
 
@@ -48,23 +43,12 @@ class Flown:
 def fly(flight: SyntheticFlight, loops: bool, hz: float) -> Flown:
     """The whole flight through a pipeline."""
     config = build(Config, {"backend": "geometric", "geometric.loops": loops})
-    backend = registry.create("geometric", config)
-    store = KeyframeStore(HeapArena(), config.store, config.cloud)
-    pipeline = Pipeline(config, backend, store)
-    seconds, rss = [], []
-    for frame in flight:
-        begin = time.perf_counter()
-        pipeline.step(frame)
-        seconds.append(time.perf_counter() - begin)
-        rss.append(resident_mb())
-        if hz:
-            time.sleep(max(0.0, begin + 1 / hz - time.perf_counter()))
-    pipeline.finish()
-    poses, statistics = backend.poses(), backend.statistics()
-    backend.close()
-    store.close()
+    with geometric(config) as pipeline:
+        rss = [resident_mb() for _ in paced(pipeline, flight, hz)]
+        poses, statistics = pipeline.reconstructor.poses(), pipeline.reconstructor.statistics()
+        milliseconds = np.array(pipeline.metrics.latency_ms)
     positions = np.array([T[:3, 3] for T in poses.values()])
-    return Flown(list(poses), positions, np.array(seconds), np.array(rss), statistics)
+    return Flown(list(poses), positions, milliseconds, np.array(rss), statistics)
 
 
 def resident_mb() -> float:
@@ -86,8 +70,8 @@ def measure(flight: SyntheticFlight, hz: float) -> dict:
     truth = flight.truth.poses[:, :3, 3]
     free, closed = fly(flight, False, hz), fly(flight, True, hz)
     before, after = drift(free, truth), drift(closed, truth)
-    first, last = closed.seconds[START : START + MINUTE], closed.seconds[-MINUTE:]
-    p95 = [1e3 * float(np.percentile(part, 95)) for part in (first, last)]
+    first, last = closed.milliseconds[START : START + MINUTE], closed.milliseconds[-MINUTE:]
+    p95 = [float(np.percentile(part, 95)) for part in (first, last)]
     at = min(MINUTE, len(closed.rss_mb) - 1)
     return {
         "bench": "survey",
@@ -111,7 +95,6 @@ def main() -> int:
     parser.add_argument("--noise", type=float, default=6.0, help="of the images, grey levels")
     parser.add_argument("--hz", type=float, default=10.0, help="frames a second; 0: as fast as it goes")
     args = parser.parse_args()
-    warm_up("geometric", Config(backend="geometric"))
     options = FlightOptions(frames=args.frames, fps=FPS, faults=Faults(noise=args.noise))
     print(json.dumps(measure(SyntheticFlight("terrain", "forward", options), args.hz)), flush=True)
     return 0

@@ -110,7 +110,8 @@ class FrontEnd:
         """For how many frames, this one included, matching replaces tracking."""
         if survival < _SURVIVAL:
             return _STICKY
-        if survival > _SMOOTH and self._against_keyframe(view)[0] < 0.25 * self.gate.params.min_flow:
+        flow, _ = self.tracker.since_anchor(view.lens.size)
+        if survival > _SMOOTH and flow < 0.25 * self.gate.params.min_flow:
             return 0
         return max(self._matching - 1, 0)
 
@@ -127,7 +128,7 @@ class FrontEnd:
             located = by_flow(view, self.map, self.tracker, guess)
         if located is None or not (located.support >= RELOCALISED or self._expected(located, guess)):
             return None
-        flow, alive = self._against_keyframe(view)
+        flow, alive = self.tracker.since_anchor(view.lens.size)
         weak = located.support < _MIN_SUPPORT * self.tracker.target
         if weak and flow > 0.5 * self.gate.params.min_flow:
             alive = 0.0
@@ -146,32 +147,24 @@ class FrontEnd:
         located = by_rotation(view, self.map, self.tracker)
         if located is None:
             return None
-        reason = self.gate.decide(*self._against_keyframe(view), self._sharp)
+        reason = self.gate.decide(*self.tracker.since_anchor(view.lens.size), self._sharp)
         again = self._seen_before(view, looking_there(self.map, located.T_cam_map)) if reason else None
         return again or Placed(view, located, reason)
 
     def _turned_back(self, view: View, located: Located) -> Placed | None:
         """Points first seen in a turn tell little of the place: where the camera has come back, those from before do."""
         self._untried += 1
-        back = turned_back(self.map, located.T_cam_map) if self._untried >= _UNTRIED else []
-        if not back:
+        if self._untried < _UNTRIED:
             return None
         self._untried = 0
-        return self._seen_before(view, back)
+        back = turned_back(self.map, located.T_cam_map)
+        return self._seen_before(view, back) if back else None
 
     def _seen_before(self, view: View, alike: list[Keyframe]) -> Placed | None:
         """Match a view with older keyframes that look its way."""
         with self.stages("match"):
             again = by_matches(view, self.map, alike[-_MATCHED_KEYFRAMES:], RELOCALISED, RELOCALISED_SHARE)
         return None if again is None else Placed(view, again, "seen before")
-
-    def _against_keyframe(self, view: View) -> tuple[float, float]:
-        """Median displacement against the last keyframe as a share of the image size, and the share of tracks alive."""
-        tracker = self.tracker
-        if not len(tracker.ids):
-            return float("inf"), 0.0
-        displacement = np.linalg.norm(tracker.px - tracker.anchor_px, axis=1)
-        return float(np.median(displacement)) / view.lens.size, len(tracker.ids) / max(tracker.anchored, 1)
 
     def places(self, view: View) -> list[Keyframe]:
         """Keyframes to look at when lost: the last ones, older ones that look like the view, and others by turns."""

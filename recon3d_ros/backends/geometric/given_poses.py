@@ -130,10 +130,7 @@ class GivenPoses:
         if known.any():
             limit = max(limit, _MAX_TIMES * float(np.median(errors[known])))
         tracker.keep(found(uv) & ~(errors > limit))
-        if not len(tracker.ids):
-            return float("inf"), 0.0
-        displacement = np.linalg.norm(tracker.px - tracker.anchor_px, axis=1)
-        return float(np.median(displacement)) / view.lens.size, len(tracker.ids) / max(tracker.anchored, 1)
+        return tracker.since_anchor(view.lens.size)
 
     def _match(self, view: View, T_cam_map: Pose) -> None:
         """A photo far from the one before: its tracks come from matches."""

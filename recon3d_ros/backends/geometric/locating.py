@@ -82,11 +82,7 @@ def by_matches(
 ) -> Located | None:
     """From SIFT matches against keyframes (the latest last), accepted with `least` inliers that are at least this share.
     The matched keypoints become tracks of the view and of the keyframes."""
-    pairs = [
-        (k, match(k.view.features, view.features, view.lens))
-        for k in reversed(keyframes)
-        if k.view is not None
-    ]
+    pairs = _matches(view, keyframes)
     points = _matched_points(view.features, world, pairs)
     seen = found(points)
     if seen.sum() < least:
@@ -101,11 +97,7 @@ def by_matches(
 
 def tracks_by_matches(view: View, world: Map, keyframes: Sequence[Keyframe], T_cam_map: Pose) -> Located:
     """The tracks of a view whose pose is known, from SIFT matches against keyframes (the latest last)."""
-    pairs = [
-        (k, match(k.view.features, view.features, view.lens))
-        for k in reversed(keyframes)
-        if k.view is not None
-    ]
+    pairs = _matches(view, keyframes)
     features = view.features
     _link(features, world, pairs)
     errors = reprojection_errors(T_cam_map, world.points(features.ids), features.uv, world.focal)
@@ -113,6 +105,12 @@ def tracks_by_matches(view: View, world: Map, keyframes: Sequence[Keyframe], T_c
     linked = features.ids >= 0
     ids, px, uv = features.ids[linked], features.px[linked], features.uv[linked]
     return Located(T_cam_map, Tracking.TRACKING, ids, px, uv, len(ids))
+
+
+def _matches(view: View, keyframes: Sequence[Keyframe]) -> list[tuple[Keyframe, Ints]]:
+    """Of each keyframe whose image is kept, the latest first: rows of its keypoints and of the view's that match."""
+    kept = [(k, k.view) for k in reversed(keyframes) if k.view is not None]
+    return [(k, match(seen.features, view.features, view.lens)) for k, seen in kept]
 
 
 def _seen_from(view: View, world: Map, keyframe: Keyframe, T: Pose, support: int) -> Located:

@@ -66,6 +66,14 @@ class Tracker:
         self.anchored = len(ids)
         self._grey = self._anchor_grey = grey
 
+    def since_anchor(self, size: float) -> tuple[float, float]:
+        """Median displacement against the last keyframe as a share of the image size (inf without tracks), and the share of
+        its tracks that is alive."""
+        if not len(self.ids):
+            return float("inf"), 0.0
+        displacement = np.linalg.norm(self.px - self.anchor_px, axis=1)
+        return float(np.median(displacement)) / size, len(self.ids) / max(self.anchored, 1)
+
     def corners(self, grey: Image, px: Floats) -> Floats:
         """New corners [M,2] float32 away from px, as many as are missing from the target."""
         missing = self.target - len(px)
