@@ -3,7 +3,8 @@
 incremental mapping of the same frames with the same camera in the same run (`pip install pycolmap`).
 
 Frames are given at `--hz`, as a camera would, so that depth has its own time: `ms` is what a frame takes until it is
-answered, `depth_ms` what the depth of a keyframe takes in its thread beside. `peak_rss_mb` holds all images. ATE is after
+answered, `depth_ms` what the depth of a keyframe takes in its thread beside, and `depth_dropped` counts the keyframes that
+came too fast for it (with `--hz 0` none: frames then wait for depth). `peak_rss_mb` holds all images. ATE is after
 alignment with scale. Both sides have two threads. Each recording runs in a process of its own."""
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _camera(path: Path, file: str) -> Camera:
 def reconstruct(frames: Sequence[Frame], hz: float) -> Run:
     """Give the frames to the backend, one every 1/hz seconds or as soon as it is done (hz 0)."""
     depths: dict[int, Update] = {}
-    with geometric(Config(backend="geometric")) as pipeline:
+    with geometric(Config(backend="geometric"), realtime=hz > 0) as pipeline:
         for steps in paced(pipeline, frames, hz):
             depths |= {s.update.index: s.update for s in steps if s.update.depth is not None}
         return Run(
@@ -202,6 +203,7 @@ def ours(recording: Recording, frames: Sequence[Frame], hz: float, truth: Trajec
         "ms": {"p50": round(p50, 1), "p95": round(p95, 1)},
         "seconds_per_frame": round(1e-3 * float(run.milliseconds.mean()), 4),
         "depth_ms": round(sum(depth_ms), 1),
+        "depth_dropped": run.statistics["depth_dropped"],
         "depth_filled_percent": round(100 * float(np.mean(filled)), 1) if filled else 0.0,
         **depth_errors(run.depths, open_truth(recording.path).views if has_depth else None),
         "peak_rss_mb": round(run.peak_rss_mb),

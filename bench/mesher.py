@@ -30,6 +30,7 @@ from recon3d_ros.core.errors import InputError, require
 from recon3d_ros.core.geometry import inverse, transform
 from recon3d_ros.core.types import Frame, Keyframe, MeshBlock, Scale
 from recon3d_ros.mapping.mesher import Mesher
+from recon3d_ros.mapping.warm_up import warm_up
 from recon3d_ros.ros.marker_cdr import MarkerWriter
 from recon3d_ros.synth.flight import FlightOptions, SyntheticFlight
 from recon3d_ros.synth.sensor import Faults
@@ -224,7 +225,7 @@ def report_markers(timed: Timer, about: dict[str, Any], blocks: list[MeshBlock],
     ends = np.cumsum([len(block.triangles) for block in blocks])
     times: list[float] = []
     for _ in range(21):
-        timed(times, partial(writer.write, blocks, 0, "map"))
+        timed(times, lambda: list(writer.write(blocks, 0, "map")))
     per_10k = float(np.median(times)) * 10_000 / ends[-1]
     line = {"bench": "mesher", "part": "markers", **about, "regions": len(blocks), "triangles": int(ends[-1])}
     line["ms_per_10k"] = round(per_10k, 3)
@@ -271,7 +272,7 @@ def main() -> int:
     except InputError as error:
         parser.error(str(error))
     os.environ["OMP_NUM_THREADS"] = "1"  # read when Open3D is imported
-    Mesher.warm_up()
+    warm_up(MeshParams(device=arguments.device))
     MarkerWriter.warm_up()
     open3d, ros = (importlib.util.find_spec(module) is not None for module in ("open3d", "rclpy"))
     where = (timed, arguments.device)

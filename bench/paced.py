@@ -17,10 +17,10 @@ from recon3d_ros.store.keyframe_store import KeyframeStore
 
 
 @contextmanager
-def geometric(config: Config) -> Iterator[Pipeline]:
-    """A pipeline whose kernels are compiled."""
+def geometric(config: Config, realtime: bool) -> Iterator[Pipeline]:
+    """A pipeline whose kernels are compiled. realtime: depth that comes too late is dropped, as live; else waited for."""
     warm_up(config.backend, config)
-    reconstructor = registry.create(config.backend, config)
+    reconstructor = registry.create(config.backend, config, realtime)
     store = KeyframeStore(HeapArena(), config.store, config.cloud)
     try:
         yield Pipeline(config, reconstructor, store)

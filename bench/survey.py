@@ -43,7 +43,7 @@ class Flown:
 def fly(flight: SyntheticFlight, loops: bool, hz: float) -> Flown:
     """The whole flight through a pipeline."""
     config = build(Config, {"backend": "geometric", "geometric.loops": loops})
-    with geometric(config) as pipeline:
+    with geometric(config, realtime=hz > 0) as pipeline:
         rss = [resident_mb() for _ in paced(pipeline, flight, hz)]
         poses, statistics = pipeline.reconstructor.poses(), pipeline.reconstructor.statistics()
         milliseconds = np.array(pipeline.metrics.latency_ms)

@@ -6,7 +6,8 @@ pool costs what it holds and never has to be copied to grow. Voxel (x, y, z) of 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +26,24 @@ BLOCK_BYTES = VOXELS * 7
 #: Fixed point of the weights: 64 is one full observation.
 UNIT_WEIGHT = 64
 
+#: Low bits of a weight in the pool: how many views, up to MOST_VIEWS, the colour is the mean of. Above that it is a running
+#: mean; with more the rounding to uint8 would swallow small changes.
+VIEW_BITS = 3
+MOST_VIEWS = (1 << VIEW_BITS) - 1
+
 #: Places in `Blocks.counts`: slots ever used, slots given back.
 HIGH, FREE = 0, 1
+
+_EVICTED_SHARE = 10  # a full pool drops one in so many of its blocks at once
 
 
 class Blocks(NamedTuple):
     """The pool, as arrays that the kernels take together. C is the capacity.
 
-    keys int64 / slots int32 [2^k]: the hash, key -1 = empty. tsdf int16 [C,512]: distance / truncation * 32767. weight
-    uint16 [C,512]: observations * 64. colour uint8 [C,512,3]. coords int32 [C,3]: of the block, x y z. alive bool [C].
-    last_seen int64 [C]: stamp of the last integration that listed the block. dirty bool [C]: changed since it was meshed.
-    free int32 [C]: stack of slots given back. counts int64 [2]: slots ever used, height of that stack.
+    keys int64 / slots int32 [2^k]: the hash, -1 = empty. tsdf int16 [C,512]: distance / truncation * 32767. weight uint16
+    [C,512]: observations * 64 << 3 | views that gave the colour. colour uint8 [C,512,3]. coords int32 [C,3]: of the block,
+    x y z. alive bool [C]. last_seen int64 [C]: stamp of the last integration that listed the block. dirty bool [C]: changed
+    since it was meshed. free int32 [C]: stack of slots given back. counts int64 [2]: slots ever used, height of that stack.
     """
 
     keys: NDArray[np.int64]
@@ -51,25 +59,31 @@ class Blocks(NamedTuple):
     counts: NDArray[np.int64]
 
 
-def allocate(capacity: int) -> Blocks:
-    """An empty pool for `capacity` blocks. Raises InputError when the machine cannot reserve it."""
+def allocate(capacity: int, xp: Any = np) -> Blocks:
+    """An empty pool for `capacity` blocks. xp: what makes its arrays, numpy or a module of the same functions for those on
+    a device; `counts` is numpy's in any case. Raises InputError when there is no memory for it."""
     table = 1 << (2 * capacity - 1).bit_length()
     try:
         return Blocks(
-            keys=np.full(table, EMPTY, np.int64),
-            slots=np.empty(table, np.int32),
-            tsdf=np.empty((capacity, VOXELS), np.int16),
-            weight=np.empty((capacity, VOXELS), np.uint16),
-            colour=np.empty((capacity, VOXELS, 3), np.uint8),
-            coords=np.empty((capacity, 3), np.int32),
-            alive=np.zeros(capacity, np.bool_),
-            last_seen=np.zeros(capacity, np.int64),
-            dirty=np.zeros(capacity, np.bool_),
-            free=np.empty(capacity, np.int32),
+            keys=xp.full(table, EMPTY, np.int64),
+            slots=xp.full(table, -1, np.int32),
+            tsdf=xp.empty((capacity, VOXELS), np.int16),
+            weight=xp.empty((capacity, VOXELS), np.uint16),
+            colour=xp.empty((capacity, VOXELS, 3), np.uint8),
+            coords=xp.empty((capacity, 3), np.int32),
+            alive=xp.zeros(capacity, np.bool_),
+            last_seen=xp.zeros(capacity, np.int64),
+            dirty=xp.zeros(capacity, np.bool_),
+            free=xp.empty(capacity, np.int32),
             counts=np.zeros(2, np.int64),
         )
     except MemoryError as error:
         raise InputError(f"no memory for {capacity} mesh blocks: lower mesh.max_blocks") from error
+
+
+def weight_of(observations: float) -> int:
+    """The least weight in the pool of a voxel with so many observations."""
+    return max(1, round(observations * UNIT_WEIGHT)) << VIEW_BITS
 
 
 def count(blocks: Blocks) -> int:
@@ -96,22 +110,23 @@ def coordinates(blocks: Blocks) -> NDArray[np.int32]:
     return blocks.coords[blocks.alive]
 
 
-def oldest(blocks: Blocks, number: int, stamp: int) -> NDArray[np.int64]:
-    """Slots of up to `number` blocks, the least recently seen first, none seen at `stamp`."""
-    candidates = np.flatnonzero(blocks.alive & (blocks.last_seen < stamp))
-    order = np.argsort(blocks.last_seen[candidates], kind="stable")
-    return candidates[order[:number]]
+def oldest(blocks: Blocks, stamp: int | np.int64, xp: Any = np) -> NDArray[np.int64]:
+    """Slots of the blocks that a full pool drops at once: the least recently seen ones, in that order, none seen at
+    `stamp`. xp: whose arrays the pool has."""
+    candidates = xp.flatnonzero(blocks.alive & (blocks.last_seen < stamp))
+    order = xp.argsort(blocks.last_seen[candidates], kind="stable")
+    slots: NDArray[np.int64] = candidates[order[: math.ceil(len(blocks.alive) / _EVICTED_SHARE)]]
+    return slots
 
 
 def drop(blocks: Blocks, slots: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Drop blocks; returns their coordinates [n,3]."""
-    coords = blocks.coords[slots].copy()
+    """Drop blocks; returns their coordinates [n,3]. The hash holds them until it is filled anew."""
+    coords = blocks.coords[slots]
     blocks.alive[slots] = False
     blocks.dirty[slots] = False
-    top = blocks.counts[FREE]
+    top = int(blocks.counts[FREE])
     blocks.free[top : top + len(slots)] = slots
     blocks.counts[FREE] += len(slots)
-    rehash(blocks)
     return coords
 
 
@@ -174,6 +189,15 @@ def _take_slot(blocks):
         blocks.counts[HIGH] += 1
         return np.int32(blocks.counts[HIGH] - 1)
     return np.int32(-1)
+
+
+@kernel
+def commit(blocks, start, stop):
+    """Write to slots that were never used: the operating system gives their memory now, not when blocks are made there."""
+    for slot in range(start, stop):
+        blocks.tsdf[slot, 0] = 0
+        blocks.weight[slot, 0] = 0
+        blocks.colour[slot, 0, 0] = 0
 
 
 @kernel

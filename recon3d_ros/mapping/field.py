@@ -39,6 +39,9 @@ class Field(Protocol):
     def integrate(self, image: DepthImage, T_map_cam: Pose, far: float, spread: float = 0.0) -> None:
         """Take in a depth image seen from a pose. far, spread: see `tsdf.Volume.integrate`."""
 
+    def prepare(self) -> bool:
+        """A bounded step of what can be done before the next keyframe comes. True while more is to be done."""
+
     def take_changed(self) -> Coordinates:
         """Coordinates [n,3] of the blocks whose surface may differ since the last call, those dropped among them."""
 

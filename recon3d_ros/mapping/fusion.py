@@ -8,17 +8,17 @@ import math
 import numpy as np
 
 from recon3d_ros.mapping.band import rotated
-from recon3d_ros.mapping.blocks import SIDE, UNIT_WEIGHT, VOXELS
+from recon3d_ros.mapping.blocks import MOST_VIEWS, SIDE, UNIT_WEIGHT, VIEW_BITS, VOXELS
 from recon3d_ros.mapping.jit import kernel
 
 _WEIGHT_CAP = 100 * UNIT_WEIGHT
-_COLOUR_CAP = 15 * UNIT_WEIGHT  # uint8 colours would lose small changes against a larger weight
 
 
 @kernel
 def update(blocks, listed, images, view, T_cam_map, lengths, min_weight):
-    """Weighted running mean of distance and colour over all voxels of the listed blocks; flags blocks whose surface may
-    differ as dirty: a distance or colour changed, or a weight crossed `min_weight`."""
+    """Running means over all voxels of the listed blocks: of the distance, weighted, and of the colour, over the views that
+    saw the surface there. Flags blocks whose surface may differ as dirty: a distance or colour changed, or a weight crossed
+    `min_weight`."""
     voxel, truncation, far, spread, widest = lengths
     size = np.int32(images[0].shape[1]), np.int32(images[0].shape[0])
     depth, colours, weights = images[0].reshape(-1), images[1].reshape(-1, 3), images[2].reshape(-1)
@@ -41,12 +41,17 @@ def update(blocks, listed, images, view, T_cam_map, lengths, min_weight):
                 continue
             if distance < band and distance < -min(wider * depth[pixel] * depth[pixel], widest):
                 continue
-            past, gain = np.int32(weight[i]), np.int32(weights[pixel])
-            dirty |= _average_distance(tsdf, weight, i, distance * to_share, past, gain, min_weight)
+            held, gain = np.int32(weight[i]), np.int32(weights[pixel])
+            past, views = held >> VIEW_BITS, held & MOST_VIEWS
+            dirty |= _average_distance(tsdf, i, distance * to_share, past, gain)
             # Far in front of the surface a pixel shows what lies behind: it colours a voxel only until a better one comes.
-            coloured = (colour[i, 0] | colour[i, 1] | colour[i, 2]) != 0
-            if abs(distance) < edge or not coloured:
-                dirty |= _average_colour(colour, i, colours[pixel], past if coloured else np.int32(0), gain)
+            near = abs(distance) < edge
+            if near or past == 0:
+                dirty |= _average_colour(colour, i, colours[pixel], views)
+                views = min(views + np.int32(near), np.int32(MOST_VIEWS))
+            total = min(past + gain, np.int32(_WEIGHT_CAP)) << VIEW_BITS | views
+            dirty |= (held < min_weight) != (total < min_weight)
+            weight[i] = total
         blocks.dirty[slot] |= dirty
 
 
@@ -80,22 +85,20 @@ def _origin(T_cam_map, coords, voxel):
 
 
 @kernel
-def _average_distance(tsdf, weight, i, value, past, gain, min_weight):
-    """Returns whether the surface may have changed."""
+def _average_distance(tsdf, i, value, past, gain):
+    """Returns whether the distance changed."""
     old = tsdf[i]
     value = min(max(value, np.float32(-32767.0)), np.float32(32767.0))
     step = (value - np.float32(old)) * (np.float32(gain) / np.float32(past + gain))
     new = np.int16(math.floor(np.float32(old) + step + np.float32(0.5)))
-    total = min(past + gain, _WEIGHT_CAP)
     tsdf[i] = new
-    weight[i] = total
-    return (new != old) | ((past < min_weight) != (total < min_weight))
+    return new != old
 
 
 @kernel
-def _average_colour(colour, i, pixel, past, gain):
-    """Returns whether the colour changed."""
-    rate = np.float32(gain) / np.float32(min(past, _COLOUR_CAP) + gain)
+def _average_colour(colour, i, pixel, views):
+    """One more view. Returns whether the colour changed."""
+    rate = np.float32(1.0) / np.float32(views + 1)
     r = _blend(colour[i, 0], pixel[0], rate)
     g = _blend(colour[i, 1], pixel[1], rate)
     b = _blend(colour[i, 2], pixel[2], rate)

@@ -19,25 +19,6 @@ CELLS = 2 * SIDE
 
 _CORNERS = CELLS + 1
 _MARGIN = 1 / 256
-_LOWER = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.int32)
-
-_REACH = np.array([(x, y, z) for x in range(3) for y in range(3) for z in range(3)], dtype=np.int32)
-
-
-def regions_of(blocks: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Coordinates [m,3] of the regions that hold the given blocks [n,3]."""
-    return pool.unique_rows(blocks >> 1)
-
-
-def regions_meeting(blocks: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Coordinates [m,3] of the regions whose triangles depend on the given blocks: the cells of a block reach into its
-    seven upper neighbours, so a change also concerns the seven lower ones."""
-    return pool.unique_rows((blocks[:, None, :] - _LOWER).reshape(-1, 3) >> 1)
-
-
-def blocks_of(regions: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Coordinates [n,3] of all blocks that the triangles of regions [m,3] depend on."""
-    return pool.unique_rows((2 * regions[:, None, :] + _REACH).reshape(-1, 3))
 
 
 def extract(
@@ -45,7 +26,7 @@ def extract(
 ) -> list[MeshBlock]:
     """The triangles of each region, in the given order, with no vertex twice inside one.
 
-    min_weight: fixed-point weight below which a voxel is unknown; a cell with an unknown corner has no triangles."""
+    min_weight: weight in the pool below which a voxel is unknown; a cell with an unknown corner has no triangles."""
     vertices, colours, triangles, vertex_ends, triangle_ends = _extract(
         blocks, regions, voxel_size, min_weight, TRIANGLES, EDGES
     )
@@ -68,7 +49,7 @@ def _extract(blocks, regions, voxel, min_weight, table, edges):
     values = np.empty((_CORNERS, _CORNERS, _CORNERS), np.int16)
     inside, known = np.empty((_CORNERS, _CORNERS), np.uint32), np.empty((_CORNERS, _CORNERS), np.uint32)
     active = np.empty((CELLS, CELLS), np.uint32)
-    index = np.full((_CORNERS, _CORNERS, _CORNERS, 3), -1, np.int32)
+    index = np.full(3 * _CORNERS**3, -1, np.int32)
     v_end = t_end = 0
     for r in range(len(regions)):
         _gather(blocks, regions[r], min_weight, slots, values, inside, known)
@@ -97,13 +78,8 @@ def _extract(blocks, regions, voxel, min_weight, table, edges):
                 t_end,
             )
         vertex_ends[r], triangle_ends[r] = v_end, t_end
-    return (
-        vertices[:v_end].copy(),
-        colours[:v_end].copy(),
-        triangles[:t_end].copy(),
-        vertex_ends,
-        triangle_ends,
-    )
+    arrays = vertices[:v_end].copy(), colours[:v_end].copy(), triangles[:t_end].copy()
+    return *arrays, vertex_ends, triangle_ends
 
 
 @kernel
@@ -191,8 +167,10 @@ def _fill(
     v_end,
     t_end,
 ):
-    """Write the triangles of one region. `index` keeps the vertex of each edge; numbers below v0 are of earlier regions."""
-    v0 = v_end
+    """Append the vertices and triangles of a region. `index` holds the vertex on each edge, as a running number, so it need
+    not be emptied: a number below `v_end` is of another region. Unsigned numbers spare tests for negative indices."""
+    v0, end = v_end, 3 * t_end
+    triangles = triangles.reshape(-1)
     for z in range(CELLS):
         for y in range(CELLS):
             bits = active[z, y]
@@ -201,48 +179,63 @@ def _fill(
             for x in range(CELLS):
                 if not bits >> np.uint32(x) & np.uint32(1):
                     continue
-                case = _case(inside, x, y, z)
+                case = np.uint32(_case(inside, x, y, z))
+                first = np.uint32(_edge_number(x, y, z, 0))
                 for k in range(15):
-                    edge = table[case, k]
+                    edge = table[case, np.uint32(k)]
                     if edge < 0:
                         break
-                    ex, ey, ez, axis = (
-                        x + edges[edge, 0],
-                        y + edges[edge, 1],
-                        z + edges[edge, 2],
-                        edges[edge, 3],
-                    )
-                    if index[ez, ey, ex, axis] < v0:
-                        index[ez, ey, ex, axis] = v_end
-                        share = _vertex(values, corner, voxel, ex, ey, ez, axis, vertices[v_end])
-                        _colour(voxel_colours, slots, ex, ey, ez, axis, share, colours[v_end])
+                    dx, dy, dz, axis = edges[np.uint32(edge)]
+                    place = first + np.uint32(_edge_number(dx, dy, dz, axis))
+                    if index[place] < v0:
+                        index[place] = v_end
+                        at = (
+                            np.uint32(x) + np.uint32(dx),
+                            np.uint32(y) + np.uint32(dy),
+                            np.uint32(z) + np.uint32(dz),
+                        )
+                        share = _vertex(values, corner, voxel, at, axis, vertices[np.uint64(v_end)])
+                        _colour(voxel_colours, slots, at, axis, share, colours[np.uint64(v_end)])
                         v_end += 1
-                    triangles[t_end + k // 3, k % 3] = index[ez, ey, ex, axis] - v0
-                    if k % 3 == 2 and (k == 14 or table[case, k + 1] < 0):
-                        t_end += k // 3 + 1
-    return v_end, t_end
+                    triangles[np.uint64(end)] = index[place] - v0
+                    end += 1
+    return v_end, end // 3
 
 
 @kernel
-def _vertex(values, corner, voxel, x, y, z, axis, vertex):
-    """Set the position where the surface crosses the edge that starts at corner (x, y, z); returns the fraction."""
+def _edge_number(x, y, z, axis):
+    """Of the edge that starts at corner (x, y, z) of a region."""
+    return ((z * _CORNERS + y) * _CORNERS + x) * 3 + axis
+
+
+@kernel
+def _vertex(values, corner, voxel, at, axis, vertex):
+    """Set the position where the surface crosses the edge that starts at corner `at`; returns the fraction."""
+    x, y, z = at
     low = np.float64(values[z, y, x])
     high = np.float64(values[z + (axis == 2), y + (axis == 1), x + (axis == 0)])
     # Kept off the corners: a vertex on a corner would coincide with those of the other edges there.
     share = min(max(low / (low - high), _MARGIN), 1 - _MARGIN)
-    vertex[0] = (corner[0] + x + (share if axis == 0 else 0.0)) * voxel
-    vertex[1] = (corner[1] + y + (share if axis == 1 else 0.0)) * voxel
-    vertex[2] = (corner[2] + z + (share if axis == 2 else 0.0)) * voxel
+    vertex[0] = (corner[0] + np.int64(x) + (share if axis == 0 else 0.0)) * voxel
+    vertex[1] = (corner[1] + np.int64(y) + (share if axis == 1 else 0.0)) * voxel
+    vertex[2] = (corner[2] + np.int64(z) + (share if axis == 2 else 0.0)) * voxel
     return share
 
 
 @kernel
-def _colour(voxel_colours, slots, x, y, z, axis, share, colour):
+def _colour(voxel_colours, slots, at, axis, share, colour):
     """Set the colour between the two voxels of an edge."""
-    ux, uy, uz = x + (axis == 0), y + (axis == 1), z + (axis == 2)
-    slot_a, slot_b = slots[z // SIDE, y // SIDE, x // SIDE], slots[uz // SIDE, uy // SIDE, ux // SIDE]
-    a = (z % SIDE * SIDE + y % SIDE) * SIDE + x % SIDE
-    b = (uz % SIDE * SIDE + uy % SIDE) * SIDE + ux % SIDE
+    x, y, z = at
+    a = _voxel_colour(voxel_colours, slots, x, y, z)
+    b = _voxel_colour(voxel_colours, slots, x + (axis == 0), y + (axis == 1), z + (axis == 2))
     for c in range(3):
-        before, after = np.float64(voxel_colours[slot_a, a, c]), np.float64(voxel_colours[slot_b, b, c])
+        before, after = np.float64(a[c]), np.float64(b[c])
         colour[c] = np.uint8(before + (after - before) * share + 0.5)
+
+
+@kernel
+def _voxel_colour(voxel_colours, slots, x, y, z):
+    """Colour of the voxel at a corner of the region."""
+    side = np.uint32(SIDE)
+    slot = np.uint32(slots[z // side, y // side, x // side])
+    return voxel_colours[slot, (z % side * side + y % side) * side + x % side]

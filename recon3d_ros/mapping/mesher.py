@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import MeshParams
@@ -16,17 +15,15 @@ from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import is_pose
 from recon3d_ros.core.types import Keyframe, MeshBlock, Pose, Scale
 from recon3d_ros.mapping import blocks as pool
-from recon3d_ros.mapping import marching
-from recon3d_ros.mapping.cuda.device import WORTH, choose
-from recon3d_ros.mapping.cuda.volume import CudaVolume
 from recon3d_ros.mapping.duplicates import Duplicates
 from recon3d_ros.mapping.field import Field
 from recon3d_ros.mapping.history import History
 from recon3d_ros.mapping.rebuild import Rebuild
-from recon3d_ros.mapping.spill import BlockFile, Spill
-from recon3d_ros.mapping.splat import median_depth, splat
-from recon3d_ros.mapping.tsdf import Volume
+from recon3d_ros.mapping.regions import regions_of
+from recon3d_ros.mapping.shown import Shown
+from recon3d_ros.mapping.splat import DepthImage, blank, median_depth, splat
 from recon3d_ros.mapping.view import View
+from recon3d_ros.mapping.volumes import Volumes
 from recon3d_ros.mapping.weld import joined
 
 log = logging.getLogger(__name__)
@@ -47,7 +44,7 @@ class Mesher:
     for parameters that contradict each other.
 
     counters: keyframes skipped and things dropped, by reason. voxel_size: map units, 0 until the first keyframe when it
-    is derived from that one's depth. triangles: of the mesh as of the last `changed`.
+    is derived from that one's depth.
     """
 
     def __init__(self, params: MeshParams) -> None:
@@ -56,7 +53,7 @@ class Mesher:
         if params.fast_speed < params.slow_speed:
             raise InputError("mesh.fast_speed must not be less than mesh.slow_speed")
         self.params = params
-        self._gpu = choose(params)
+        self._volumes = Volumes(params)
         self._rebuild: Rebuild | None = None
         self.reset()
 
@@ -64,21 +61,24 @@ class Mesher:
         """Forget everything; the next keyframe is the first."""
         # Every key is there from the start, so that others can iterate over it at any time.
         self.counters: Counter[str] = Counter(dict.fromkeys(SKIPPED + DROPPED, 0))
-        self.triangles = 0
         self.voxel_size = float(self.params.voxel_size)
-        self._on_gpu = False
         self._volume: Field | None = None
         if self._rebuild is not None:
             self._rebuild.abandon()
         self._rebuild = None
-        self._disk = BlockFile(self.params.spill) if self.params.spill else None
+        self._volumes.reset()
         self._history = History(self.params.depth_memory * 1_000_000)
         self._integrated: set[int] = set()
         self._duplicates = Duplicates(self.params)
         self._farthest = 0.0
-        self._pending: list[NDArray[np.int32]] = []
-        self._regions = np.empty((0, 3), np.int32)
-        self._sizes: dict[tuple[int, int, int], int] = {}
+        self._shown = Shown()
+        self._blank: DepthImage | None = None
+        self._camera: Camera | None = None
+
+    @property
+    def triangles(self) -> int:
+        """Triangles of the mesh as of the last `changed`."""
+        return self._shown.triangles
 
     @property
     def keyframes(self) -> int:
@@ -100,7 +100,7 @@ class Mesher:
     @property
     def waiting(self) -> bool:
         """True while `changed` has more to give."""
-        return len(self._regions) > 0
+        return self._shown.waiting
 
     @property
     def moved(self) -> bool:
@@ -126,7 +126,11 @@ class Mesher:
         if not is_pose(keyframe.T_map_cam):
             return "bad pose"
         median = median_depth(keyframe)
-        image, filled, dropped = splat(keyframe, _ABSURD_DEPTH * median)
+        blank, self._blank = self._blank, None
+        if blank is not None and blank.camera != keyframe.camera:
+            blank = None
+        image, filled, dropped = splat(keyframe, _ABSURD_DEPTH * median, blank)
+        self._camera = keyframe.camera
         self.counters["points dropped"] += dropped
         if filled < MIN_POINTS:
             return "few points"
@@ -148,6 +152,12 @@ class Mesher:
         self._count_blocks(self._volume)
         return ""
 
+    def prepare(self) -> bool:
+        """Between keyframes, a step of what the next one would otherwise wait for. True while more is to be done."""
+        if self._camera is not None and self._blank is None:
+            self._blank = blank(self._camera)  # that of the last one was kept
+        return self._volume is not None and self._volume.prepare()
+
     def changed(self, most: int | None = None) -> list[MeshBlock]:
         """The regions whose triangles may differ since the last call, at most so many (then the others are `waiting`); one
         that became empty comes with 0 triangles."""
@@ -156,32 +166,22 @@ class Mesher:
         taken = self._volume.take_changed()
         if self._rebuild is not None:
             self._rebuild.published(taken)
-        blocks = np.concatenate([*self._pending, taken])
-        self._pending = []
-        regions = marching.regions_meeting(blocks)
-        if self.waiting:
-            regions = pool.unique_rows(np.concatenate([self._regions, regions]))
-        regions, self._regions = regions[:most], regions[len(regions) if most is None else most :]
-        out = []
-        for block in self._volume.extract(regions):
-            before, after = self._sizes.pop(block.id, 0), len(block.triangles)
-            self.triangles += after - before
-            if after:
-                self._sizes[block.id] = after
-            if before or after:
-                out.append(block)
-        return out
+        self._shown.note(taken)
+        return self._shown.changes(self._volume, most)
 
-    def all_blocks(self) -> list[MeshBlock]:
-        """Every region that has triangles, for those who join late; leaves `changed` alone."""
+    def all_blocks(self, spilled: bool = False) -> list[MeshBlock]:
+        """Every region that has triangles, for those who join late; leaves `changed` alone. spilled: also those of blocks
+        on disk."""
         if self._volume is None:
             return []
-        regions = marching.regions_of(self._volume.coordinates())
+        if spilled:
+            return self._volume.extract_all()
+        regions = regions_of(self._volume.coordinates())
         return [block for block in self._volume.extract(regions) if len(block.triangles)]
 
     def surface(self) -> MeshBlock:
         """The whole mesh with the vertices of neighbouring regions joined, also of blocks on disk; id (0, 0, 0)."""
-        return joined([] if self._volume is None else self._volume.extract_all())
+        return joined(self.all_blocks(spilled=True))
 
     def correct(self, poses: Mapping[int, Pose]) -> None:
         """Note newer poses of keyframes; a rebuild applies them. Poses that are none, or out of range, are counted."""
@@ -200,9 +200,9 @@ class Mesher:
         if self._rebuild is None:
             if self._volume is None or not self._is_due(exactly):
                 return False
-            self._rebuild = Rebuild(self._history, self._volume, self._make_volume)
+            self._rebuild = Rebuild(self._history, self._volume, self._volumes.make)
         if self._rebuild.step():
-            self._pending.append(self._rebuild.swap())
+            self._shown.note(self._rebuild.swap())
             self._volume, self._rebuild = self._rebuild.volume, None
             self._count_blocks(self._volume)
         return self._rebuild is not None or self._is_due(exactly)
@@ -218,26 +218,6 @@ class Mesher:
     def _is_due(self, exactly: bool) -> bool:
         return self._history.moved(0.0) if exactly else self.moved
 
-    @staticmethod
-    def warm_up() -> None:
-        """Compile all kernels (or load them from the cache) on a tiny input."""
-        camera = Camera(16, 16, 16.0, 16.0, 7.5, 7.5)
-        rays = np.concatenate([camera.rays(), np.ones((16, 16, 1), np.float32)], axis=-1)
-        points = rays.reshape(-1, 3)
-        arrays = (points, np.zeros((len(points), 3), np.uint8))
-        mesher = Mesher(MeshParams(voxel_size=0.1, max_blocks=64, min_weight=1.0))
-        for i in range(2):
-            mesher.integrate(Keyframe(i, i, np.eye(4), camera, *arrays, scale=Scale.SENSOR))
-        moved = np.eye(4)
-        moved[2, 3] = 1.0
-        mesher.correct({1: moved})
-        mesher.rebuild()
-        mesher.changed()
-        mesher.surface()
-        assert mesher._volume is not None
-        for _ in mesher._volume.checkpoint().restored()[1]:
-            pass
-
     def _is_in_range(self, pose: Pose) -> bool:
         """While no keyframe is integrated, everywhere."""
         return self._volume is None or _in_range(pose, self._farthest, self.voxel_size)
@@ -245,25 +225,13 @@ class Mesher:
     def _begin(self, keyframe: Keyframe, median: float, voxel_size: float) -> None:
         """The first keyframe that can be used."""
         self.voxel_size = voxel_size
-        self._on_gpu = self._gpu is not None and (
-            self.params.device == "cuda" or voxel_size <= WORTH * median
-        )
-        if self._on_gpu:
-            log.info("the mesh is made on the GPU")
-        self._volume = self._make_volume()
+        self._volumes.begin(voxel_size, median)
+        self._volume = self._volumes.make()
         if self.params.voxel_size and keyframe.scale == Scale.UNKNOWN:
             log.warning(
                 "mesh.voxel_size is %g map units, whose length is unknown: 0 takes a share of the depth",
                 voxel_size,
             )
-
-    def _make_volume(self) -> Field:
-        p, voxel = self.params, self.voxel_size
-        narrow, wide = p.truncation * voxel, p.max_truncation * voxel
-        about = (voxel, narrow, p.min_weight, p.max_blocks, p.carve, wide)
-        if self._on_gpu and self._gpu is not None:
-            return CudaVolume(self._gpu, *about)
-        return Volume(*about, None if self._disk is None else Spill(self._disk))
 
     def _count_blocks(self, volume: Field) -> None:
         counts = {"blocks refused": volume.refused, "blocks evicted": volume.evicted}

@@ -26,7 +26,7 @@ def sample_stride(pixels: int) -> int:
 def seen_share(
     blocks: Blocks, depth: Floats, view: Intrinsics, T_map_cam: Pose, voxel: float, far: float, weight: int
 ) -> float:
-    """Share of the voxels that some thousand pixels of a depth image occupy whose fixed-point weight is at least `weight`.
+    """Share of the voxels that some thousand pixels of a depth image occupy whose weight in the pool is at least `weight`.
     Depth beyond `far` (map units) does not count; 0 when there is none."""
     stride = sample_stride(depth.size)
     seen, occupied = _count(blocks, depth, view, T_map_cam, voxel, far, weight, stride)

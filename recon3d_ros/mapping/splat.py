@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from recon3d_ros.mapping.jit import kernel
 Intrinsics = tuple[float, float, float, float]
 
 _NO_CONFIDENCE = np.ones(0, np.float32)
+
+_BATCH = 1024  # points projected at once: their pixels stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,22 +49,31 @@ def median_depth(keyframe: Keyframe) -> float:
     return float(np.median(known)) if len(known) else 0.0
 
 
-def splat(keyframe: Keyframe, limit: float) -> tuple[DepthImage, int, int]:
-    """Depth image of a keyframe's points; of points that meet in a pixel the nearest stays.
+def blank(camera: Camera) -> DepthImage:
+    """An image without depth. Its memory is fresh and all there: images are kept for long, and would otherwise take the
+    memory that regions and messages leave to the next ones, page by page while a keyframe waits."""
+    shape, pixels = (camera.height, camera.width), camera.height * camera.width
+    memory = mmap.mmap(-1, 8 * pixels, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
+    depth = np.frombuffer(memory, np.float32, pixels).reshape(shape)
+    colours = np.frombuffer(memory, np.uint8, 3 * pixels, 4 * pixels).reshape(*shape, 3)
+    return DepthImage(
+        camera, depth, colours, np.frombuffer(memory, np.uint8, pixels, 7 * pixels).reshape(shape)
+    )
+
+
+def splat(keyframe: Keyframe, limit: float, image: DepthImage | None = None) -> tuple[DepthImage, int, int]:
+    """Depth image of a keyframe's points; of points that meet in a pixel the nearest stays. image: a blank one that becomes
+    it, of the keyframe's camera.
 
     Returns the image, the number of its pixels with depth, and the number of points dropped because a coordinate or the
     confidence is not finite or the depth passes `limit` (map units)."""
-    camera = keyframe.camera
-    shape = (camera.height, camera.width)
-    image = DepthImage(
-        camera, np.zeros(shape, np.float32), np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
-    )
+    image = image or blank(keyframe.camera)
     filled, dropped = _splat(
         readonly(keyframe.points, np.float32),
         readonly(keyframe.colours, np.uint8),
         readonly(_NO_CONFIDENCE if keyframe.confidence is None else keyframe.confidence, np.float32),
         inverse(keyframe.T_map_cam),
-        intrinsics(camera),
+        intrinsics(keyframe.camera),
         float(limit),
         image.depth,
         image.colours,
@@ -85,35 +97,52 @@ def readonly(array: NDArray, dtype: type) -> NDArray:  # type: ignore[type-arg]
 
 @kernel
 def _splat(points, colours, confidence, T_cam_map, view, limit, depth, image, weights):
+    size = np.int32(depth.shape[1]), np.int32(depth.shape[0])
+    depth, image, weights = depth.reshape(-1), image.reshape(-1, 3), weights.reshape(-1)
+    pixels, z = np.empty(_BATCH, np.int32), np.empty(_BATCH, np.float64)
+    filled = dropped = 0
+    for start in range(0, len(points), _BATCH):
+        batch = points[start : start + _BATCH]
+        _project(batch, T_cam_map, view, limit, size, pixels, z)
+        for k in range(len(batch)):
+            i = start + k
+            weight = UNIT_WEIGHT
+            if len(confidence):
+                share = confidence[i]
+                if not np.isfinite(share):
+                    dropped += 1
+                    continue
+                weight = math.floor(min(share, np.float32(1.0)) * UNIT_WEIGHT + 0.5)
+            if pixels[k] < 0 or weight < 1:
+                dropped += not z[k] <= limit  # catches NaN
+                continue
+            pixel = np.uint32(pixels[k])  # unsigned: spares the test for a negative index
+            known = depth[pixel]
+            if known > 0 and known <= z[k]:
+                continue
+            filled += known == 0
+            depth[pixel] = z[k]
+            weights[pixel] = weight
+            image[pixel, 0], image[pixel, 1], image[pixel, 2] = colours[i, 0], colours[i, 1], colours[i, 2]
+    return filled, dropped
+
+
+@kernel
+def _project(points, T_cam_map, view, limit, size, pixels, z):
+    """Number of the pixel that each point falls into, -1 for none or where its depth z is not within 0 .. limit. Free of
+    branches, so that it becomes vector code."""
     fx, fy, cx, cy = view
-    height, width = depth.shape
-    # Scalars, because the compiler cannot know that writing the images leaves the matrix alone.
+    # Scalars, because the compiler cannot know that writing the arrays leaves the matrix alone.
     xx, xy, xz, xt = T_cam_map[0, 0], T_cam_map[0, 1], T_cam_map[0, 2], T_cam_map[0, 3]
     yx, yy, yz, yt = T_cam_map[1, 0], T_cam_map[1, 1], T_cam_map[1, 2], T_cam_map[1, 3]
     zx, zy, zz, zt = T_cam_map[2, 0], T_cam_map[2, 1], T_cam_map[2, 2], T_cam_map[2, 3]
-    filled = dropped = 0
+    width, height = size
     for i in range(len(points)):
         px, py, pz = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
-        z = zx * px + zy * py + zz * pz + zt
-        share = confidence[i] if len(confidence) else np.float32(1.0)
-        if not (z <= limit and np.isfinite(share)):  # catches NaN
-            dropped += 1
-            continue
-        weight = math.floor(min(share, np.float32(1.0)) * UNIT_WEIGHT + 0.5)
-        if z <= 0 or weight < 1:
-            continue
-        inverse_z = 1.0 / z
-        u = fx * (xx * px + xy * py + xz * pz + xt) * inverse_z + cx + 0.5
-        v = fy * (yx * px + yy * py + yz * pz + yt) * inverse_z + cy + 0.5
-        if not (0 <= u < width and 0 <= v < height):
-            continue
-        row, column = np.uint32(np.int32(v)), np.uint32(np.int32(u))
-        known = depth[row, column]
-        if known > 0 and known <= z:
-            continue
-        filled += known == 0
-        depth[row, column] = z
-        weights[row, column] = weight
-        for c in range(3):
-            image[row, column, c] = colours[i, c]
-    return filled, dropped
+        depth = zx * px + zy * py + zz * pz + zt
+        inverse_depth = 1.0 / depth
+        u = fx * (xx * px + xy * py + xz * pz + xt) * inverse_depth + cx + 0.5
+        v = fy * (yx * px + yy * py + yz * pz + yt) * inverse_depth + cy + 0.5
+        inside = (depth > 0) & (depth <= limit) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        pixels[i] = np.int32(v) * width + np.int32(u) if inside else np.int32(-1)
+        z[i] = depth

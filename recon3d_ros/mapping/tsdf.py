@@ -6,7 +6,6 @@ a busy reconstructor the fork and join of parallel ones costs more than it wins.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,16 +16,20 @@ from recon3d_ros.core.types import MeshBlock, Pose
 from recon3d_ros.mapping import blocks as pool
 from recon3d_ros.mapping import marching
 from recon3d_ros.mapping.band import Lengths, list_carved, list_touched, touch_stride
-from recon3d_ros.mapping.blocks import SIDE, UNIT_WEIGHT
+from recon3d_ros.mapping.blocks import SIDE
 from recon3d_ros.mapping.checkpoint import Checkpoint
 from recon3d_ros.mapping.compare import absent, differing
 from recon3d_ros.mapping.fusion import update
+from recon3d_ros.mapping.regions import blocks_of, regions_of
 from recon3d_ros.mapping.seen import seen_share
 from recon3d_ros.mapping.spill import Spill
 from recon3d_ros.mapping.splat import DepthImage, Intrinsics, intrinsics
 
-_EVICTED_SHARE = 10  # a full pool drops one in so many of its blocks at once
 _COMPARED = 500  # blocks compared in one step
+_AHEAD, _COMMITTED = (
+    1500,
+    250,
+)  # blocks that memory is there for beforehand, and blocks that it is got for in one step
 _READ = 500  # regions extracted at once where blocks have to be read from the disk
 
 
@@ -53,7 +56,7 @@ class Volume:
         self.voxel_size = voxel_size
         self.truncation = truncation
         self.widest = widest
-        self.min_weight = max(1, round(min_weight * UNIT_WEIGHT))
+        self.min_weight = pool.weight_of(min_weight)
         self.carve = carve
         self.blocks = pool.allocate(capacity)
         self.spill = spill
@@ -61,6 +64,7 @@ class Volume:
         self.evicted = 0
         self.updates = 0
         self._stamp = 0
+        self._committed = 0
         self._evicted: list[NDArray[np.int32]] = []
         self._checkpoints: list[Checkpoint] = []
 
@@ -93,6 +97,15 @@ class Volume:
         update(self.blocks, listed[:number], images, view, T_cam_map, lengths, self.min_weight)
         self.updates += number
 
+    def prepare(self) -> bool:
+        """A step of what can be done before the next keyframe comes: a new block costs some times as much where the
+        operating system must give the memory first. True while more is to be done."""
+        used = int(self.blocks.counts[pool.HIGH])
+        start, end = max(used, self._committed), min(used + _AHEAD, len(self.blocks.alive))
+        self._committed = min(start + _COMMITTED, end)
+        pool.commit(self.blocks, start, self._committed)
+        return self._committed < end
+
     def take_changed(self) -> NDArray[np.int32]:
         """Coordinates [n,3] of the blocks whose surface may differ since the last call, those dropped among them."""
         changed = self.blocks.coords[self.blocks.dirty]
@@ -112,18 +125,18 @@ class Volume:
     def extract_all(self) -> list[MeshBlock]:
         """All regions that have triangles, the blocks on disk among them."""
         if self.spill is None or not len(self.spill):
-            out = self.extract(marching.regions_of(self.coordinates()))
+            out = self.extract(regions_of(self.coordinates()))
         else:
             out = self._extract_with_disk(self.spill)
         return [block for block in out if len(block.triangles)]
 
     def _extract_with_disk(self, spill: Spill) -> list[MeshBlock]:
         """A bounded number of regions is in memory at a time."""
-        regions = marching.regions_of(np.concatenate([self.coordinates(), spill.coordinates]))
+        regions = regions_of(np.concatenate([self.coordinates(), spill.coordinates]))
         out: list[MeshBlock] = []
         for start in range(0, len(regions), _READ):
             some = regions[start : start + _READ]
-            part, needed = pool.allocate(27 * _READ), marching.blocks_of(some)
+            part, needed = pool.allocate(27 * _READ), blocks_of(some)
             pool.insert_copies(self.blocks, part, needed)
             spill.peek(part, needed)
             out += marching.extract(part, some, self.voxel_size, self.min_weight)
@@ -131,11 +144,9 @@ class Volume:
 
     def seen_share(self, image: DepthImage, T_map_cam: Pose, far: float, observations: float) -> float:
         """Share of the voxels that a depth image occupies, up to `far` (map units), with at least so many observations."""
-        weight = max(1, round(observations * UNIT_WEIGHT))
-        pose = np.array(T_map_cam, np.float64)
-        return seen_share(
-            self.blocks, image.depth, intrinsics(image.camera), pose, self.voxel_size, far, weight
-        )
+        view, pose = intrinsics(image.camera), np.array(T_map_cam, np.float64)
+        weight = pool.weight_of(observations)
+        return seen_share(self.blocks, image.depth, view, pose, self.voxel_size, far, weight)
 
     def compare(self, other: Volume) -> Iterator[NDArray[np.int32]]:
         """Coordinates [n,3] of the blocks of either volume whose surface the other does not have, some slots at a time."""
@@ -152,7 +163,7 @@ class Volume:
         other = copy.copy(self)
         other.blocks = pool.allocate(len(self.blocks.alive))
         other.spill = None if self.spill is None else self.spill.copy()
-        other._evicted, other._checkpoints = [], []
+        other._evicted, other._checkpoints, other._committed = [], [], 0
         return other
 
     def checkpoint(self) -> Checkpoint:
@@ -196,12 +207,12 @@ class Volume:
 
     def _make_room(self) -> bool:
         """Drop the least recently seen blocks; False if there is none that was not seen now."""
-        number = math.ceil(len(self.blocks.alive) / _EVICTED_SHARE)
-        slots = pool.oldest(self.blocks, number, self._stamp)
+        slots = pool.oldest(self.blocks, self._stamp)
         self._put_aside(slots)
         if self.spill is not None:
             self.spill.store(self.blocks, slots)
         self._evicted.append(pool.drop(self.blocks, slots))
+        pool.rehash(self.blocks)
         self.evicted += len(slots)
         return len(slots) > 0
 

@@ -20,7 +20,7 @@ from recon3d_ros.core.errors import FrameError, InputError, ReconError
 from recon3d_ros.core.messages import pose_from_message, stamp_ns
 from recon3d_ros.core.types import Keyframe, MeshBlock, Pose, Scale
 from recon3d_ros.mapping.export import write_ply_mesh
-from recon3d_ros.mapping.mesher import Mesher
+from recon3d_ros.mapping.warm_up import warm_up
 from recon3d_ros.nodes import process
 from recon3d_ros.nodes.health import Health, HealthPublisher
 from recon3d_ros.nodes.save_mesh import LIVE, SaveMesh
@@ -60,7 +60,7 @@ class MesherNode(Node):
         self._frame = self.config.frames.map
         self._reader = SegmentReader()
         self._cleanup.callback(self._reader.close)
-        Mesher.warm_up()
+        warm_up(self.config.mesh)
         MarkerWriter.warm_up()
         self.loop = MesherLoop(self.config.mesh, realtime=True, sink=self._publish)
         self._cleanup.callback(self.loop.close)
@@ -154,11 +154,11 @@ class MesherNode(Node):
         self._send(self._writer.write(blocks, self._stamp_ns, self._frame))
 
     def _send(self, messages: Iterable[bytes]) -> None:
-        for number, message in enumerate(messages, 1):
+        for number, message in enumerate(messages):
+            if number and number % (qos.MESH.depth // 2) == 0:
+                self._markers.wait_for_all_acked(_PATIENCE)
             self._markers.publish(message)
             self.published[self._markers.topic_name] += 1
-            if number % (qos.MESH.depth // 2) == 0:
-                self._markers.wait_for_all_acked(_PATIENCE)
 
     def _on_matched(self, change: QoSPublisherMatchedInfo) -> None:
         if change.current_count_change > 0:
@@ -174,7 +174,8 @@ class MesherNode(Node):
 
     def _ask(self) -> Health:
         loop, mesher = self.loop, self.loop.mesher
-        integrate = loop.metrics.stages.get("integrate")
+        stages = loop.metrics.stages
+        integrate = stages.get("integrate")
         status = Status(
             header=header(self._stamp_ns, self._frame),
             scale_state=self._scale.value,
@@ -190,7 +191,7 @@ class MesherNode(Node):
             "mesh_mb": f"{mesher.memory_mb:.0f}",
             "integrated": mesher.keyframes,
             "rebuilding": mesher.rebuilding,
-            **{f"{name}_ms": f"{stage.p50:.1f}" for name, stage in loop.metrics.stages.items()},
+            **{f"{name}_ms": f"{stage.p50:.1f}" for name, stage in stages.items()},
             **dict(mesher.counters),
         }
         return Health("mesh", status, self.drops(), values=values)

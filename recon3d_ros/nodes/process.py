@@ -16,6 +16,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 
 from recon3d_ros.core.errors import InputError, ReconError
 from recon3d_ros.ros.environment import check_environment
@@ -81,11 +82,14 @@ def _live(make: Callable[[Stop], Session], stop: Stop) -> int:
     executor = SingleThreadedExecutor()
     for node in session.nodes:
         executor.add_node(node)
-    spinning = threading.Thread(target=_spin, args=(executor, stop), name="executor")
+    ended: Future[None] = Future()
+    spinning = threading.Thread(target=_spin, args=(executor, ended, stop), name="executor")
     spinning.start()
     code = stop.wait()
-    executor.shutdown()
+    # In this order: the executor's shutdown destroys what a callback under way still needs, and does not wait for it.
+    ended.set_result(None)
     spinning.join()
+    executor.shutdown()
     try:
         failures = session.finish()
     except ReconError as error:
@@ -97,9 +101,9 @@ def _live(make: Callable[[Stop], Session], stop: Stop) -> int:
     return code or (1 if failures else 0)
 
 
-def _spin(executor: SingleThreadedExecutor, stop: Stop) -> None:
+def _spin(executor: SingleThreadedExecutor, ended: Future[None], stop: Stop) -> None:
     try:
-        executor.spin()
+        executor.spin_until_future_complete(ended)
     except ExternalShutdownException:
         stop.request()
     except InputError as error:

@@ -43,16 +43,15 @@ class MarkerWriter:
         self._ids: dict[tuple[int, int, int], int] = {}
         self._buffer = np.empty(max_bytes // 8, np.float64)  # float64, so that it is aligned
 
-    def write(self, blocks: Sequence[MeshBlock], stamp_ns: int, frame_id: str) -> list[bytes]:
-        """Messages that show every region as a TRIANGLE_LIST and delete those that have no triangles any more."""
+    def write(self, blocks: Sequence[MeshBlock], stamp_ns: int, frame_id: str) -> Iterator[bytes]:
+        """Messages that show every region as a TRIANGLE_LIST and delete those that have no triangles any more. Each is
+        written when it is asked for: one that was sent and let go leaves its memory to the next."""
         start = self._start(stamp_ns, frame_id)
         shown = [block for block in blocks if len(block.triangles) or block.id in self._ids]
-        messages = []
         for group in self._groups(shown, len(start)):
             ids = [self._ids.setdefault(block.id, len(self._ids)) for block in group]
             actions = [_ADD if len(block.triangles) else _DELETE for block in group]
-            messages.append(self._message(start, group, ids, actions))
-        return messages
+            yield self._message(start, group, ids, actions)
 
     def clear(self, stamp_ns: int, frame_id: str) -> list[bytes]:
         """The message that deletes every marker. Ids are given anew afterwards."""

@@ -14,6 +14,7 @@ from recon3d_ros.core.config import MeshParams
 from recon3d_ros.core.types import Keyframe, MeshBlock, Pose
 from recon3d_ros.mapping.components import remove_small_components
 from recon3d_ros.mapping.mesher import Mesher
+from recon3d_ros.mapping.weld import joined
 from recon3d_ros.runtime.metrics import Metrics
 from recon3d_ros.runtime.pace import MeshPace
 from recon3d_ros.runtime.queues import BoundedQueue
@@ -119,8 +120,9 @@ class MesherLoop:
     def surface(self) -> MeshBlock:
         """The whole surface, welded, without small loose pieces."""
         with self._lock:
-            mesh = self.mesher.surface()
-        return remove_small_components(mesh, self._params.min_component)
+            parts = self.mesher.all_blocks(spilled=True)
+        # Without the lock: this takes longer than the extraction, and keyframes go on meanwhile.
+        return remove_small_components(joined(parts), self._params.min_component)
 
     def _run(self) -> None:
         period = 1.0 / self._params.publish_rate
@@ -134,6 +136,8 @@ class MesherLoop:
             if self._is_due(period):
                 self._publish(REGIONS)
             self._rebuild_slice()
+            while not self.waiting and self._prepare():
+                pass
 
     def _integrate(self, lease: Callable[[], KeyframeLease], came: float) -> None:
         try:
@@ -179,6 +183,10 @@ class MesherLoop:
             self.metrics.add("to_mesh", integrated + self._publishing)
         self._publishing = 0.0
         self._unpublished.clear()
+
+    def _prepare(self) -> bool:
+        with self._lock:
+            return self.mesher.prepare()
 
     def _rebuild_slice(self) -> None:
         """Follow corrected poses for a moment. Live, rebuilds get a tenth of the time."""

@@ -7,8 +7,9 @@ import dataclasses
 
 import numpy as np
 
-from recon3d_ros.core.geometry import scale_of, transform
+from recon3d_ros.core.geometry import transform
 from recon3d_ros.core.types import Join, MeshBlock, Pose
+from recon3d_ros.mapping.weld import joined
 from recon3d_ros.runtime.mesher import MesherLoop
 from recon3d_ros.runtime.pipeline import Step
 
@@ -38,7 +39,7 @@ class Surfaces:
         pieces = list(self._aside.get(map_id, []))
         if map_id == self._current:
             pieces.append(self._mesher.surface())
-        return _together(pieces)
+        return joined(pieces)
 
     def _join(self, join: Join, map_id: int) -> None:
         kept, moved = self._aside.pop(join.kept, []), self._aside.pop(join.moved, [])
@@ -49,24 +50,4 @@ class Surfaces:
 
 def _moved(mesh: MeshBlock, S: Pose) -> MeshBlock:
     vertices = transform(S, mesh.vertices.astype(np.float64)).astype(np.float32)
-    R = S[:3, :3] / scale_of(S)
-    normals = None if mesh.normals is None else (mesh.normals @ R.T).astype(np.float32)
-    return dataclasses.replace(mesh, vertices=vertices, normals=normals)
-
-
-def _together(meshes: list[MeshBlock]) -> MeshBlock:
-    if len(meshes) == 1:
-        return meshes[0]
-    empty = MeshBlock(
-        (0, 0, 0), np.empty((0, 3), np.float32), np.empty((0, 3), np.int32), np.empty((0, 3), np.uint8)
-    )
-    starts = np.cumsum([0, *(len(m.vertices) for m in meshes)])
-    triangles = [m.triangles + np.int32(start) for m, start in zip(meshes, starts, strict=False)]
-    normals = [m.normals for m in meshes if m.normals is not None]
-    return MeshBlock(
-        empty.id,
-        np.concatenate([empty.vertices, *(m.vertices for m in meshes)]),
-        np.concatenate([empty.triangles, *triangles]),
-        np.concatenate([empty.colours, *(m.colours for m in meshes)]),
-        np.concatenate(normals) if normals and len(normals) == len(meshes) else None,
-    )
+    return dataclasses.replace(mesh, vertices=vertices)

@@ -8,7 +8,7 @@ import gc
 
 from recon3d_ros.backends import registry
 from recon3d_ros.core.config import Config
-from recon3d_ros.mapping.mesher import Mesher
+from recon3d_ros.mapping.warm_up import warm_up as warm_up_mesher
 from recon3d_ros.runtime.pipeline import Pipeline
 from recon3d_ros.store.heap import HeapArena
 from recon3d_ros.store.keyframe_store import KeyframeStore
@@ -42,4 +42,4 @@ def warm_up_everything(config: Config) -> None:
     for backend in registry.available():
         if backend not in registry.LEARNED:
             warm_up(backend, config)
-    Mesher.warm_up()
+    warm_up_mesher(config.mesh)

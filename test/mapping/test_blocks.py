@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pool of voxel blocks: its hash, its bound, and the dropping of old blocks."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -46,7 +49,8 @@ def test_the_least_recently_seen_blocks_are_dropped_and_their_room_is_used_again
     blocks, slots = filled(100, coords[:100])
     blocks.last_seen[slots] = np.arange(100)[::-1]
     blocks.tsdf[slots] = -5
-    gone = pool.drop(blocks, pool.oldest(blocks, 10, stamp=99))
+    gone = pool.drop(blocks, pool.oldest(blocks, stamp=99))
+    pool.rehash(blocks)
     # The very last was seen now (stamp 99 is that of coords[0]); the oldest are at the end.
     assert sorted(map(tuple, gone.tolist())) == sorted(map(tuple, coords[90:100]))
     assert pool.count(blocks) == 90 and slot_of(blocks, coords[95]) == -1
@@ -58,13 +62,27 @@ def test_the_least_recently_seen_blocks_are_dropped_and_their_room_is_used_again
 def test_blocks_seen_now_are_never_dropped(coords):
     blocks, slots = filled(50, coords[:50])
     blocks.last_seen[slots] = 7
-    assert len(pool.oldest(blocks, 10, stamp=7)) == 0 and pool.count(blocks) == 50
+    assert len(pool.oldest(blocks, stamp=7)) == 0 and pool.count(blocks) == 50
 
 
 def test_memory_is_that_of_the_blocks_held_not_of_the_room_reserved(coords):
     blocks, _ = filled(100_000, coords)
     per_voxel = (pool.memory(blocks) - blocks.keys.nbytes - blocks.slots.nbytes) / (len(coords) * pool.VOXELS)
     assert 7 <= per_voxel < 7.2
+
+
+def test_blocks_to_come_can_have_their_memory_beforehand():
+    blocks = pool.allocate(20_000)
+    pool.insert(blocks, 0, 0, 0)
+    pool.commit(blocks, 1, 10_000)
+    before = resident_bytes()
+    for i in range(1, 10_000):
+        pool.insert(blocks, i, 0, 0)
+    assert resident_bytes() - before < 0.1 * 10_000 * pool.BLOCK_BYTES
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_rows_are_made_unique_with_negative_coordinates():

@@ -11,7 +11,7 @@ from recon3d_ros.core.types import Frame, Keyframe
 from recon3d_ros.mapping.mesher import Mesher
 
 VOXEL = 0.02
-RED, BLUE = (255, 0, 0), (0, 0, 255)
+RED, BLUE, BLACK = (255, 0, 0), (0, 0, 255), (0, 0, 0)
 #: As of the Kinect of 7scenes, a quarter of the size: the depth camera sees a smaller angle.
 DEPTH_CAMERA = Camera(160, 120, 146.25, 146.25, 79.5, 59.5)
 COLOUR_CAMERA = Camera(320, 240, 262.5, 262.5, 159.5, 119.5)
@@ -32,11 +32,12 @@ def meshed(*keyframes):
     return mesher.surface()
 
 
-def test_a_pixel_colours_only_voxels_within_one_of_its_surface_where_there_is_a_colour_already():
-    """A blue wall three and a half voxels behind a red one: half way between them no voxel is within one of the blue."""
-    mesh = meshed(wall(0, 2.0, RED), wall(1, 2.0 + 3.5 * VOXEL, BLUE))
+@pytest.mark.parametrize("colour", [RED, BLACK], ids=["red", "black"])
+def test_a_pixel_colours_only_voxels_within_one_of_its_surface_where_there_is_a_colour_already(colour):
+    """A blue wall three and a half voxels behind another: half way between them no voxel is within one of the blue."""
+    mesh = meshed(wall(0, 2.0, colour), wall(1, 2.0 + 3.5 * VOXEL, BLUE))
     between = np.abs((mesh.vertices[:, 2] - 2.0) / VOXEL - 1.75) < 0.1
-    assert between.sum() > 5000 and (mesh.colours[between] == RED).all()
+    assert between.sum() > 5000 and (mesh.colours[between] == colour).all()
 
 
 def test_a_colour_from_afar_gives_way_to_those_of_the_surface_itself():
@@ -44,6 +45,16 @@ def test_a_colour_from_afar_gives_way_to_those_of_the_surface_itself():
     mesh = meshed(wall(0, distance + 3 * VOXEL, RED), *(wall(i, distance, BLUE) for i in range(1, 12)))
     red, _, blue = np.median(mesh.colours, axis=0)
     assert red < 35 and blue > 220
+
+
+@pytest.mark.parametrize("turn", [0, 3])
+def test_the_colour_of_a_place_is_the_mean_of_the_views_that_saw_the_surface_there(turn):
+    """Five did; to another one the voxels lie two and three edges in front of what it sees."""
+    distance = 2.0 + VOXEL / 2  # between two layers of voxels
+    views = [wall(i, distance, (0, 40 * i, 250 - 40 * i)) for i in range(5)]
+    views.insert(turn, wall(9, distance + 2.5 * VOXEL, RED))
+    colours = meshed(*views).colours
+    assert len(colours) > 5000 and np.abs(colours.astype(int) - (0, 80, 170)).max() <= 2
 
 
 def test_no_vertex_mixes_with_a_voxel_that_was_never_coloured(take_flight):

@@ -10,6 +10,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import MeshParams
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.mapping.mesher import Mesher
+from recon3d_ros.mapping.warm_up import warm_up
 
 
 def mesher(**params):
@@ -264,6 +265,20 @@ def test_m23_parameters_that_contradict_each_other_are_refused_at_the_start(para
     assert "\n" not in str(error.value)
 
 
+def test_what_is_prepared_between_keyframes_changes_nothing(take_walk):
+    """Neither for the keyframe that follows, nor for one of another camera or one that is not used."""
+    small = Camera(80, 60, 75.0, 75.0, 39.5, 29.5)
+    true, other = take_walk(5), take_walk(4, camera=small)[3]
+    few = replace(true[2], id=99, points=true[2].points[:50], colours=true[2].colours[:50])
+    plain, prepared = (mesher(duplicate_share=0.0) for _ in range(2))
+    assert not prepared.prepare()
+    for keyframe in (*true[:2], few, true[2], other, true[4]):
+        assert plain.integrate(keyframe) == prepared.integrate(keyframe) == (keyframe is not few)
+        while prepared.prepare():
+            pass
+    assert equal(plain.surface(), prepared.surface()) and len(plain.surface().triangles) > 1000
+
+
 def test_kernels_can_be_compiled_beforehand(caplog):
-    Mesher.warm_up()
+    warm_up(MeshParams())
     assert not caplog.records

@@ -80,10 +80,10 @@ def test_a_rebuild_shares_the_disk_and_gives_back_what_it_does_not_need(take_wal
     expected, got = held(fresh), held(target)
     assert expected.keys() == got.keys()
     assert all(np.array_equal(a, b) for k in expected for a, b in zip(expected[k], got[k], strict=True))
-    volume, users = target._volume, target._disk._users
+    volume, users = target._volume, target._volumes._disk._users
     spills = [volume.spill, *(moment._state.spill for moment in volume._checkpoints)]
     assert sum(users.values()) == sum(len(s) for s in spills)
-    assert target._disk._end == len(users) + len(target._disk._free)
+    assert target._volumes._disk._end == len(users) + len(target._volumes._disk._free)
 
 
 def test_nothing_is_left_on_disk_while_it_runs_or_after(take_walk, tmp_path):

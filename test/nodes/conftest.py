@@ -14,6 +14,7 @@ pytest.importorskip("recon3d_ros.msg")
 
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, Image
 
 from recon3d_ros.backends.base import Capabilities
@@ -96,7 +97,8 @@ class Graph:
         check_environment()
         rclpy.init(args=["test", "--ros-args", *ros_args] if ros_args else ["test"])
         self.executor = SingleThreadedExecutor()
-        self.thread = threading.Thread(target=self.executor.spin)
+        self.ended = Future()
+        self.thread = threading.Thread(target=self.executor.spin_until_future_complete, args=(self.ended,))
         self.thread.start()
 
     def add(self, node):
@@ -115,8 +117,9 @@ class Graph:
     def stop(self):
         if self.executor is None:
             return
-        self.executor.shutdown()
+        self.ended.set_result(None)
         self.thread.join()
+        self.executor.shutdown()
         for node in self.nodes:
             node.destroy_node()
         rclpy.try_shutdown()

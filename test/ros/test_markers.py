@@ -61,7 +61,7 @@ def test_bytes_are_the_message_that_objects_give_for_every_length_of_the_names(
 ):
     frame_id, namespace = "f" * frame_length, "n" * name_length
     writer = MarkerWriter(namespace=namespace, colour_per_triangle=flat)
-    writer.write([region(x, 1) for x in range(len(sizes))], STAMP, frame_id)  # every region is known
+    list(writer.write([region(x, 1) for x in range(len(sizes))], STAMP, frame_id))  # every region is known
     blocks = [region(x, n) for x, n in enumerate(sizes)]
     (data,) = writer.write(blocks, STAMP, frame_id)
     actions = [Marker.ADD if n else Marker.DELETE for n in sizes]
@@ -87,8 +87,8 @@ def test_clear_deletes_all_markers():
 
 def test_nothing_changed_is_no_message_and_an_unknown_empty_region_is_left_out():
     writer = MarkerWriter()
-    assert writer.write([], STAMP, "map") == []
-    assert writer.write([region(3, 0)], STAMP, "map") == []
+    assert list(writer.write([], STAMP, "map")) == []
+    assert list(writer.write([region(3, 0)], STAMP, "map")) == []
 
 
 def test_a_region_keeps_its_id_until_clear():
@@ -107,7 +107,7 @@ def test_a_region_keeps_its_id_until_clear():
 
 def test_messages_are_split_near_the_limit_and_lose_nothing():
     blocks = [region(x, 100) for x in range(50)]
-    messages = MarkerWriter(max_bytes=60_000).write(blocks, STAMP, "map")
+    messages = list(MarkerWriter(max_bytes=60_000).write(blocks, STAMP, "map"))
     assert len(messages) > 5 and max(map(len, messages)) < 65_000
     markers = [m for data in messages for m in deserialize_message(data, MarkerArray).markers]
     assert [m.id for m in markers] == list(range(50))
@@ -120,8 +120,8 @@ def test_one_colour_a_triangle_takes_88_bytes_of_120_and_messages_are_split_by_t
         MarkerWriter(10**7, colour_per_triangle=flat).write(blocks, STAMP, "map") for flat in (False, True)
     )
     assert len(full) - len(flat) == 10_000 * 32
-    assert len(MarkerWriter(930_000).write(blocks, STAMP, "map")) == 2
-    assert len(MarkerWriter(930_000, colour_per_triangle=True).write(blocks, STAMP, "map")) == 1
+    assert len(list(MarkerWriter(930_000).write(blocks, STAMP, "map"))) == 2
+    assert len(list(MarkerWriter(930_000, colour_per_triangle=True).write(blocks, STAMP, "map"))) == 1
 
 
 def test_a_region_larger_than_the_limit_is_sent_alone():

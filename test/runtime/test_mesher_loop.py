@@ -13,6 +13,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import MeshParams
 from recon3d_ros.core.errors import StoreError
 from recon3d_ros.core.types import Keyframe, Scale
+from recon3d_ros.mapping import weld
 from recon3d_ros.runtime import mesher as module
 from recon3d_ros.runtime import pace
 from recon3d_ros.runtime.mesher import MesherLoop
@@ -79,6 +80,25 @@ def test_m22_reset_empties_the_surface(params):
     loop.reset()
     loop.finish()
     assert len(loop.surface().triangles) == 0
+
+
+def test_keyframes_are_integrated_while_a_surface_is_joined(params, monkeypatch):
+    """And the surface is that of the moment when it was asked for."""
+    loop = MesherLoop(params, realtime=True)
+    loop.put(wall())
+    loop.drain()
+
+    def joined(parts):
+        loop.put(shifted(wall(1), 1.0))
+        end = time.monotonic() + 20
+        while loop.mesher.keyframes < 2 and time.monotonic() < end:
+            time.sleep(0.001)
+        return weld.joined(parts)
+
+    monkeypatch.setattr(module, "joined", joined)
+    mesh = loop.surface()
+    assert loop.mesher.keyframes == 2 and lies_at({0: mesh}, 2.0)
+    loop.close()
 
 
 def shifted(keyframe, way):

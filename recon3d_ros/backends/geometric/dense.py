@@ -23,6 +23,7 @@ from recon3d_ros.backends.geometric.sweep import plane_sweep
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import GeometricParams
 from recon3d_ros.core.geometry import inverse
+from recon3d_ros.core.threads import give_way
 from recon3d_ros.core.types import Pose
 
 __all__ = ["DenseKeyframe", "DenseResult", "DenseWorker", "prepare"]
@@ -133,6 +134,7 @@ class DenseWorker:
         return not self._jobs and not self._busy
 
     def _run(self) -> None:
+        give_way()
         with self._failures("depth kernels do not compile"):
             _warm_up()
         while (job := self._next()) is not None:

@@ -102,7 +102,7 @@ class FrontEnd:
     def anchor(self, keyframe: Keyframe) -> None:
         """Track from a new keyframe, whose pose may have been adjusted."""
         assert keyframe.view is not None
-        self.tracker.anchor(keyframe.view.grey, keyframe.ids, keyframe.px)
+        self.tracker.anchor(keyframe.view.grey, keyframe.ids, keyframe.px, rest=True)
         self.motion.adjust(keyframe.T_cam_map)
         self.gate.made()
 
@@ -129,11 +129,15 @@ class FrontEnd:
         if located is None or not (located.support >= RELOCALISED or self._expected(located, guess)):
             return None
         flow, alive = self.tracker.since_anchor(view.lens.size)
-        weak = located.support < _MIN_SUPPORT * self.tracker.target
+        weak = located.support < _MIN_SUPPORT * self.tracker.followed
         if weak and flow > 0.5 * self.gate.params.min_flow:
             alive = 0.0
         reason = self.gate.decide(flow, alive, self._sharp)
-        return self._turned_back(view, located) or Placed(view, located, reason)
+        again = self._turned_back(view, located)
+        if reason and again is None:
+            self._wake()
+            located = by_flow(view, self.map, self.tracker, located.T_cam_map) or located
+        return again or Placed(view, located, reason)
 
     def _by_matches(self, view: View) -> Placed | None:
         if not self._matching:
@@ -148,8 +152,17 @@ class FrontEnd:
         if located is None:
             return None
         reason = self.gate.decide(*self.tracker.since_anchor(view.lens.size), self._sharp)
-        again = self._seen_before(view, looking_there(self.map, located.T_cam_map)) if reason else None
+        if not reason:
+            return Placed(view, located, "")
+        again = self._seen_before(view, looking_there(self.map, located.T_cam_map))
+        if again is None:
+            self._wake()
+            located = by_rotation(view, self.map, self.tracker) or located
         return again or Placed(view, located, reason)
+
+    def _wake(self) -> None:
+        with self.stages("track"):
+            self.tracker.wake()
 
     def _turned_back(self, view: View, located: Located) -> Placed | None:
         """Points first seen in a turn tell little of the place: where the camera has come back, those from before do."""

@@ -104,7 +104,10 @@ class GivenPoses:
             reason = "matched"
             self._match(view, T_cam_map)
         else:
-            reason = self.gate.decide(*self._seen(view, T_cam_map))
+            self._drop(view, T_cam_map)
+            reason = self.gate.decide(*self.tracker.since_anchor(view.lens.size))
+            if reason and self.map.keyframes:
+                self._wake(view, T_cam_map)
         self._survival = 1.0
         if reason:
             self._insert(view, T_cam_map)
@@ -120,8 +123,8 @@ class GivenPoses:
             reason=reason,
         )
 
-    def _seen(self, view: View, T_cam_map: Pose) -> tuple[float, float]:
-        """Flow against the last keyframe and the share of its tracks alive; those that do not fit the pose are dropped."""
+    def _drop(self, view: View, T_cam_map: Pose) -> None:
+        """Drop the tracks that do not fit the pose."""
         tracker = self.tracker
         uv = view.lens.centred(tracker.px)
         errors = reprojection_errors(T_cam_map, self.map.points(tracker.ids), uv, self.map.focal)
@@ -130,7 +133,12 @@ class GivenPoses:
         if known.any():
             limit = max(limit, _MAX_TIMES * float(np.median(errors[known])))
         tracker.keep(found(uv) & ~(errors > limit))
-        return tracker.since_anchor(view.lens.size)
+
+    def _wake(self, view: View, T_cam_map: Pose) -> None:
+        """Follow the tracks that rested since the last keyframe."""
+        with self.stages("track"):
+            self.tracker.wake()
+        self._drop(view, T_cam_map)
 
     def _match(self, view: View, T_cam_map: Pose) -> None:
         """A photo far from the one before: its tracks come from matches."""
@@ -148,7 +156,7 @@ class GivenPoses:
             self.mapper.add_corners(keyframe)
         with self.stages("triangulate"):
             self.map.triangulate(keyframe, view.lens.scale)
-        tracker.anchor(view.grey, keyframe.ids, keyframe.px)
+        tracker.anchor(view.grey, keyframe.ids, keyframe.px, rest=True)
 
     def _depth(self, wait: bool = False) -> list[Update]:
         collected = self.depth.collect(wait)

@@ -15,7 +15,6 @@ from recon3d_ros.core.geometry import (
     apply_similarity,
     inverse,
     orthonormalised,
-    rotation_angles,
     scale_of,
     transform,
 )
@@ -23,10 +22,10 @@ from recon3d_ros.core.types import Floats, Pose
 
 #: Share of the paths so far that is forgotten at each view, so that the ratio of the two follows the drift of the scale.
 _FORGETTING = 0.05
-#: Cosine of the angle between views that look the same way. What a camera turned away from and back: angle of the turn, how
-#: far it may have gone (median depths), and the share of tracks that shows that it was not found again yet.
-_SAME_VIEW = 0.9
-_TURN, _PLACE, _SHARED = np.radians(60.0), 0.3, 0.1
+#: Cosine of the angle between views that look the same way, and between such that have nothing in common. How far a camera
+#: that turned away and back may have gone (median depths), and the share of tracks that shows that it found it again.
+_SAME_VIEW, _ELSEWHERE = 0.9, 0.5
+_PLACE, _SHARED = 0.3, 0.1
 
 
 class Motion:
@@ -97,14 +96,14 @@ def looking_there(world: Map, T_cam_map: Pose) -> list[Keyframe]:
 
 
 def turned_back(world: Map, T_cam_map: Pose) -> list[Keyframe]:
-    """Of these, the ones that the camera turned away from and came back to without going far, and that are not tied to what
-    it sees now by common tracks."""
+    """Of these, the ones that the camera turned away from and came back to without going far; none once one of them is tied
+    to what it sees now by common tracks."""
     last, here = world.keyframes[-1], inverse(T_cam_map)[:3, 3]
     alike = {k.index for k in looking_there(world, T_cam_map)}
     recent = world.keyframes[-RECENT:]
-    R = np.array([k.T_cam_map[:3, :3] for k in recent])
-    turns = rotation_angles(R[1:] @ np.swapaxes(R[:-1], 1, 2))
-    turned = np.append(np.cumsum(turns[::-1])[::-1], 0.0) > _TURN
+    axes = np.array([k.T_cam_map[2, :3] for k in recent])
+    turned = np.triu(axes @ axes.T < _ELSEWHERE).any(axis=1)
     away = [k for k, turn in zip(recent, turned, strict=True) if turn and k.index in alike]
     near = [k for k in away if np.linalg.norm(k.T_map_cam[:3, 3] - here) < _PLACE * world.median_depth(k)]
-    return [k for k in near if np.isin(k.ids, last.ids).mean() < _SHARED]
+    tied = any(np.isin(k.ids, last.ids).mean() > _SHARED for k in near)
+    return [] if tied else near

@@ -8,7 +8,7 @@
 typedef long long int64;
 typedef unsigned long long uint64;
 
-enum { SIDE = 8, VOXELS = 512, LIMIT = 1 << 20, UNIT_WEIGHT = 64 };
+enum { SIDE = 8, VOXELS = 512, LIMIT = 1 << 20, UNIT_WEIGHT = 64, VIEW_BITS = 3, MOST_VIEWS = 7 };
 
 // Places in the counters of one integration: blocks listed, blocks that were not in the pool.
 enum { LISTED, FRESH };

@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recon3d_ros.core.errors import InputError
 from recon3d_ros.mapping import blocks as pool
 from recon3d_ros.mapping.blocks import FREE, HIGH, VOXELS, Blocks
 from recon3d_ros.mapping.cuda.device import Device, run
 from recon3d_ros.mapping.voxel_hash import EMPTY
 
 _FIRST_BLOCKS = 4096  # that memory is taken for at the start
-_EVICTED_SHARE = 10  # a full pool drops one in so many of its blocks at once
 
 #: `struct Pool` of blocks.cu.
 _POINTERS = ("keys", "slots", "tsdf", "weight", "colour", "coords", "alive", "last_seen", "dirty")
@@ -27,7 +26,7 @@ class DevicePool:
 
     def __init__(self, device: Device, capacity: int) -> None:
         self.device = device
-        self.blocks = _allocate(device, min(capacity, _FIRST_BLOCKS))
+        self.blocks = pool.allocate(min(capacity, _FIRST_BLOCKS), device.xp)
         self._capacity = capacity
 
     @property
@@ -77,24 +76,16 @@ class DevicePool:
             return False
         try:
             self.blocks = _copy(self.device, self.blocks, min(2 * size, self._capacity))
-        except MemoryError:
+        except InputError:
             self._capacity = size
             return False
         return True
 
     def evict(self, stamp: np.int64) -> NDArray[np.int32]:
         """Drop some blocks, the least recently seen first, none seen at `stamp`; returns their coordinates [n,3]."""
-        blocks, xp = self.blocks, self.device.xp
-        number = math.ceil(len(blocks.alive) / _EVICTED_SHARE)
-        candidates = xp.flatnonzero(blocks.alive & (blocks.last_seen < stamp))
-        dropped = candidates[xp.argsort(blocks.last_seen[candidates], kind="stable")][:number]
-        blocks.alive[dropped] = False
-        blocks.dirty[dropped] = False
-        top = int(blocks.counts[FREE])
-        blocks.free[top : top + len(dropped)] = dropped
-        blocks.counts[FREE] += len(dropped)
+        coords = pool.drop(self.blocks, pool.oldest(self.blocks, stamp, self.device.xp))
         self.rehash()
-        return self.device.get(blocks.coords[dropped])
+        return self.device.get(coords)
 
     def rehash(self) -> None:
         """Enter the living blocks into the hash anew, and nothing else."""
@@ -109,26 +100,9 @@ def _structure(device: Device, blocks: Blocks) -> NDArray[np.void]:
     return out
 
 
-def _allocate(device: Device, capacity: int) -> Blocks:
-    xp, table = device.xp, 1 << (2 * capacity - 1).bit_length()
-    return Blocks(
-        keys=xp.full(table, EMPTY, np.int64),
-        slots=xp.full(table, -1, np.int32),
-        tsdf=xp.empty((capacity, VOXELS), np.int16),
-        weight=xp.empty((capacity, VOXELS), np.uint16),
-        colour=xp.empty((capacity, VOXELS, 3), np.uint8),
-        coords=xp.empty((capacity, 3), np.int32),
-        alive=xp.zeros(capacity, np.bool_),
-        last_seen=xp.zeros(capacity, np.int64),
-        dirty=xp.zeros(capacity, np.bool_),
-        free=xp.empty(capacity, np.int32),
-        counts=np.zeros(2, np.int64),
-    )
-
-
 def _copy(device: Device, blocks: Blocks, capacity: int) -> Blocks:
     """The same content with room for `capacity` blocks."""
-    out, used = _allocate(device, capacity), int(blocks.counts[HIGH])
+    out, used = pool.allocate(capacity, device.xp), int(blocks.counts[HIGH])
     sources: tuple[Any, ...] = blocks[2:-1]
     targets: tuple[Any, ...] = out[2:-1]
     for source, target in zip(sources, targets, strict=True):

@@ -90,10 +90,9 @@ __device__ inline unsigned char blend(unsigned char old, unsigned char now, floa
     return (unsigned char)((float)old + ((float)now - (float)old) * rate + 0.5f);
 }
 
-// Running mean of the colour; returns whether it changed.
-__device__ inline bool average_colour(unsigned char* colour, const unsigned char* pixel, int past, int gain) {
-    const int cap = 15 * UNIT_WEIGHT;
-    float rate = (float)gain / (float)((past < cap ? past : cap) + gain);
+// One more view in the mean of the colour; returns whether it changed.
+__device__ inline bool average_colour(unsigned char* colour, const unsigned char* pixel, int views) {
+    float rate = 1.0f / (float)(views + 1);
     bool changed = false;
     for (int c = 0; c < 3; ++c) {
         unsigned char mixed = blend(colour[c], pixel[c], rate);
@@ -103,19 +102,15 @@ __device__ inline bool average_colour(unsigned char* colour, const unsigned char
     return changed;
 }
 
-// Running mean of the distance; returns whether the surface may have changed.
-__device__ inline bool average_distance(
-    short* tsdf, unsigned short* weight, float value, int past, int gain, int min_weight) {
-    const int cap = 100 * UNIT_WEIGHT;
+// Running mean of the distance; returns whether it changed.
+__device__ inline bool average_distance(short* tsdf, float value, int past, int gain) {
     float old = (float)*tsdf;
     value = value < 32767.0f ? value : 32767.0f;
     value = value > -32767.0f ? value : -32767.0f;
     float step = (value - old) * ((float)gain / (float)(past + gain));
     short mixed = (short)floorf(old + step + 0.5f);
-    int total = past + gain < cap ? past + gain : cap;
-    bool changed = mixed != *tsdf || (past < min_weight) != (total < min_weight);
+    bool changed = mixed != *tsdf;
     *tsdf = mixed;
-    *weight = (unsigned short)total;
     return changed;
 }
 
@@ -136,8 +131,9 @@ __device__ inline int project(const View& view, const int* block, int voxel, flo
     return inside ? (int)v * view.width + (int)u : -1;
 }
 
-// A group of 512 threads a listed block, one thread a voxel: weighted running mean of distance and colour. Marks the block
-// dirty where its surface may differ: a distance or colour changed, or a weight crossed `min_weight`.
+// A group of 512 threads a listed block, one thread a voxel: running means of the distance, weighted, and of the colour, over
+// the views that saw the surface there. Marks the block dirty where its surface may differ: a distance or colour changed, or
+// a weight crossed `min_weight`.
 extern "C" __global__ void update(
     Pool pool, View view, const float* depth, const unsigned char* colours, const unsigned char* weights,
     const int* listed, int min_weight) {
@@ -149,14 +145,19 @@ extern "C" __global__ void update(
     float noisy = (float)view.spread * d * d, widest = (float)view.widest;
     noisy = widest < noisy ? widest : noisy;
     if (!(d > 0 && (distance >= (float)-view.truncation || distance >= -noisy))) return;
-    int past = pool.weight[voxel], gain = weights[pixel];
+    const int cap = 100 * UNIT_WEIGHT;
+    int held = pool.weight[voxel], past = held >> VIEW_BITS, views = held & MOST_VIEWS, sum = past + weights[pixel];
     float value = distance * (float)(32767.0 / view.truncation);
-    bool changed = average_distance(pool.tsdf + voxel, pool.weight + voxel, value, past, gain, min_weight);
+    bool changed = average_distance(pool.tsdf + voxel, value, past, weights[pixel]);
     // Far in front of the surface a pixel shows what lies behind: it colours a voxel only until a better one comes.
-    unsigned char* colour = pool.colour + 3 * voxel;
-    bool coloured = colour[0] | colour[1] | colour[2];
-    if (fabsf(distance) < (float)view.voxel || !coloured)
-        changed |= average_colour(colour, colours + 3 * (int64)pixel, coloured ? past : 0, gain);
+    bool near = fabsf(distance) < (float)view.voxel;
+    if (near || past == 0) {
+        changed |= average_colour(pool.colour + 3 * voxel, colours + 3 * (int64)pixel, views);
+        views += near && views < MOST_VIEWS;
+    }
+    int total = (sum < cap ? sum : cap) << VIEW_BITS | views;
+    changed |= (held < min_weight) != (total < min_weight);
+    pool.weight[voxel] = (unsigned short)total;
     if (changed) pool.dirty[slot] = true;
 }
 

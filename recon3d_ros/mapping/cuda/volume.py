@@ -19,11 +19,11 @@ from recon3d_ros.core.geometry import inverse
 from recon3d_ros.core.types import MeshBlock, Pose
 from recon3d_ros.mapping import blocks as pool
 from recon3d_ros.mapping.band import touch_stride
-from recon3d_ros.mapping.blocks import SIDE, UNIT_WEIGHT
+from recon3d_ros.mapping.blocks import SIDE
 from recon3d_ros.mapping.cuda.device import Device
 from recon3d_ros.mapping.cuda.marching import Extractor
 from recon3d_ros.mapping.cuda.memory import DevicePool
-from recon3d_ros.mapping.marching import regions_of
+from recon3d_ros.mapping.regions import regions_of
 from recon3d_ros.mapping.seen import sample_stride
 from recon3d_ros.mapping.splat import DepthImage
 from recon3d_ros.mapping.voxel_hash import EMPTY
@@ -59,7 +59,7 @@ class CudaVolume:
         self.voxel_size = voxel_size
         self.truncation = truncation
         self.widest = widest
-        self.min_weight = max(1, round(min_weight * UNIT_WEIGHT))
+        self.min_weight = pool.weight_of(min_weight)
         self.carve = carve
         self.refused = 0
         self.evicted = 0
@@ -96,6 +96,10 @@ class CudaVolume:
         number = int(device.get(counts)[_LISTED])
         self.pool.launch_blocks("update", number, view, *images, listed, np.int32(self.min_weight))
 
+    def prepare(self) -> bool:
+        """As `Volume.prepare`; there is nothing to do."""
+        return False
+
     def take_changed(self) -> NDArray[np.int32]:
         """As `Volume.take_changed`."""
         blocks = self.pool.blocks
@@ -123,7 +127,7 @@ class CudaVolume:
         rays = self._rays(camera, sample_stride(camera.width * camera.height))
         taken = device.xp.full(1 << (2 * int(rays[-1])).bit_length(), EMPTY, np.int64)
         counts = device.xp.zeros(2, np.int32)
-        weight = np.int32(max(1, round(observations * UNIT_WEIGHT)))
+        weight = np.int32(pool.weight_of(observations))
         view, depth = self._view(camera, T_map_cam, far), device.put(image.depth, np.float32)
         keys = (taken, np.int64(len(taken)))
         self.pool.launch("count_seen", rays[-1], view, depth, *rays, weight, *keys, counts)

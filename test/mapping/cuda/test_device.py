@@ -16,6 +16,7 @@ from recon3d_ros.mapping.cuda.volume import CudaVolume
 from recon3d_ros.mapping.mesher import Mesher
 from recon3d_ros.mapping.splat import splat
 from recon3d_ros.mapping.tsdf import Volume
+from recon3d_ros.mapping.warm_up import warm_up
 from recon3d_ros.mapping.weld import joined
 
 without_cupy = pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="cupy is here")
@@ -57,17 +58,29 @@ def test_auto_takes_the_gpu_where_voxels_are_small_against_the_depth(
     host, take_flight, monkeypatch, wanted, voxel_size, kind
 ):
     monkeypatch.setattr(
-        "recon3d_ros.mapping.mesher.choose", lambda params: None if params.device == "cpu" else host
+        "recon3d_ros.mapping.volumes.choose", lambda params: None if params.device == "cpu" else host
     )
     target = Mesher(MeshParams(device=wanted, voxel_size=voxel_size))
     assert target.integrate(take_flight(1)[0].keyframe())  # median depth about 2
     assert isinstance(target._volume, kind)
 
 
+def test_before_the_first_keyframe_every_kernel_is_compiled_on_the_device_that_may_be_used(host, monkeypatch):
+    def choose(params):
+        return None if params.device == "cpu" else host
+
+    monkeypatch.setattr("recon3d_ros.mapping.warm_up.choose", choose)
+    monkeypatch.setattr("recon3d_ros.mapping.volumes.choose", choose)
+    warm_up(MeshParams(device="cpu"))
+    assert not host.launched
+    warm_up(MeshParams(device="auto"))
+    assert len(set(host.launched)) == source().count("__global__")
+
+
 def test_the_mesher_gives_the_same_mesh_on_either_device_after_corrections(host, take_walk, monkeypatch):
     meshes = []
     for device in (None, host):
-        monkeypatch.setattr("recon3d_ros.mapping.mesher.choose", lambda params, device=device: device)
+        monkeypatch.setattr("recon3d_ros.mapping.volumes.choose", lambda params, device=device: device)
         target = Mesher(MeshParams(device="auto" if device is None else "cuda", voxel_size=0.04))
         true, drifted = take_walk(8), take_walk(8, drift=20)
         for keyframe in drifted:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recon3d_ros.mapping import marching
+from recon3d_ros.mapping import regions
 from recon3d_ros.mapping.cuda.volume import CudaVolume
 from recon3d_ros.mapping.splat import splat
 from recon3d_ros.mapping.tsdf import Volume
@@ -84,7 +84,7 @@ def test_the_same_blocks_count_as_changed(device, take_flight):
     cpu, gpu = pair(device)
     for some in (take_flight(4), take_flight(2, seed=3)):
         feed((cpu, gpu), images(some))
-        want, got = marching.regions_of(cpu.take_changed()), marching.regions_of(gpu.take_changed())
+        want, got = regions.regions_of(cpu.take_changed()), regions.regions_of(gpu.take_changed())
         assert len(want) and np.array_equal(want, got)
     assert len(gpu.take_changed()) == 0
 
@@ -112,7 +112,7 @@ def test_a_full_pool_drops_what_was_not_seen_for_longest_and_stays_consistent(de
     shown = {}
     for number, view in enumerate(images(take_flight(16))):
         feed([gpu], [view])
-        for block in gpu.extract(marching.regions_meeting(gpu.take_changed())):
+        for block in gpu.extract(regions.regions_meeting(gpu.take_changed())):
             shown[block.id] = block
         everything = {block.id: block for block in gpu.extract_all()}
         assert everything.keys() == {i for i, block in shown.items() if len(block.triangles)}
@@ -130,12 +130,16 @@ def test_what_finds_no_room_at_all_is_counted_as_refused(device, take_flight):
 
 
 def test_no_memory_left_on_the_device_is_a_full_pool(device, take_flight, monkeypatch):
-    def fail(*_):
-        raise MemoryError
+    class Exhausted:
+        def __getattr__(self, name, xp=device.xp):
+            return getattr(xp, name)
+
+        def full(self, *_):
+            raise MemoryError
 
     monkeypatch.setattr("recon3d_ros.mapping.cuda.memory._FIRST_BLOCKS", 64)
-    monkeypatch.setattr("recon3d_ros.mapping.cuda.memory._copy", fail)
     _, gpu = pair(device)
+    monkeypatch.setattr(device, "xp", Exhausted())
     feed([gpu], images(take_flight(3)))
     assert gpu.count == 64 and gpu.refused > 0 and gpu.evicted > 0
 

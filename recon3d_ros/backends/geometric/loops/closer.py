@@ -19,6 +19,7 @@ from recon3d_ros.backends.geometric.loops.vlad import describe
 from recon3d_ros.backends.geometric.map import RECENT, Map, View
 from recon3d_ros.backends.geometric.matching import Features, detect
 from recon3d_ros.core.geometry import Array
+from recon3d_ros.core.threads import give_way
 from recon3d_ros.core.types import Image
 
 log = logging.getLogger(__name__)
@@ -173,6 +174,7 @@ class LoopCloser:
         return closing
 
     def _run(self) -> None:
+        give_way()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped or bool(self._offers))
