@@ -217,7 +217,9 @@ class MeshParams:
 class GeometricParams:
     """Monocular reconstruction without a network."""
 
-    tracks: int = param(700, "image points of a keyframe; half of them are followed from frame to frame", low=50, high=10_000)
+    tracks: int = param(
+        700, "image points of a keyframe; half of them are followed from frame to frame", low=50, high=10_000
+    )
     window: int = param(8, "keyframes optimised together", low=3, high=64)
     depth_width: int = param(320, "width at which dense depth is computed", unit="px", low=64, high=1920)
     depth_planes: int = param(64, "planes of the depth sweep", low=16, high=256)
