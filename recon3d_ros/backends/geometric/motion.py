@@ -96,14 +96,16 @@ def looking_there(world: Map, T_cam_map: Pose) -> list[Keyframe]:
 
 
 def turned_back(world: Map, T_cam_map: Pose) -> list[Keyframe]:
-    """Of these, the ones that the camera turned away from and came back to without going far; none once one of them is tied
-    to what it sees now by common tracks."""
+    """Of these, the ones that the camera turned away from and came back to without going far in between: a way round is for
+    loop closing, which spreads what is off over all of it. None once one is tied to what is seen now by common tracks."""
     last, here = world.keyframes[-1], inverse(T_cam_map)[:3, 3]
-    alike = {k.index for k in looking_there(world, T_cam_map)}
     recent = world.keyframes[-RECENT:]
-    axes = np.array([k.T_cam_map[2, :3] for k in recent])
+    distances = np.linalg.norm([k.T_map_cam[:3, 3] - here for k in recent], axis=1)
+    far = np.flatnonzero(distances > _PLACE * world.median_depth(last))
+    stayed = recent[far[-1] + 1 if len(far) else 0 :]
+    axes = np.array([k.T_cam_map[2, :3] for k in stayed]).reshape(-1, 3)
     turned = np.triu(axes @ axes.T < _ELSEWHERE).any(axis=1)
-    away = [k for k, turn in zip(recent, turned, strict=True) if turn and k.index in alike]
-    near = [k for k in away if np.linalg.norm(k.T_map_cam[:3, 3] - here) < _PLACE * world.median_depth(k)]
-    tied = any(np.isin(k.ids, last.ids).mean() > _SHARED for k in near)
-    return [] if tied else near
+    alike = {k.index for k in looking_there(world, T_cam_map)}
+    away = [k for k, turn in zip(stayed, turned, strict=True) if turn and k.index in alike]
+    tied = any(np.isin(k.ids, last.ids).mean() > _SHARED for k in away)
+    return [] if tied else away

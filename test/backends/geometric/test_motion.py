@@ -87,6 +87,13 @@ def test_what_was_seen_before_a_turn_is_known_again_after_it():
     assert turned_back(turn([0, 5, 10, 15, 10]), at(0.0, 5.0)) == []  # never away
 
 
+def test_a_camera_that_went_round_is_left_to_loop_closing():
+    world = turn([0, 5, 30, 60, 75, 60, 30])
+    away = world.keyframes[3]
+    away.T_cam_map = at(3.0, 60.0)
+    assert turned_back(world, at(0.0, 2.0)) == []
+
+
 def test_a_shaken_camera_was_never_away():
     assert turned_back(turn([0, 10] * 10), at(0.0, 5.0)) == []
 
