@@ -23,7 +23,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from paced import geometric, paced
+from paced import paced, pipeline_of
 
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.camera_files import load_camera
@@ -126,7 +126,7 @@ def _camera(path: Path, file: str) -> Camera:
 def reconstruct(frames: Sequence[Frame], hz: float) -> Run:
     """Give the frames to the backend, one every 1/hz seconds or as soon as it is done (hz 0)."""
     depths: dict[int, Update] = {}
-    with geometric(Config(backend="geometric"), realtime=hz > 0) as pipeline:
+    with pipeline_of(Config(backend="geometric"), realtime=hz > 0) as pipeline:
         for steps in paced(pipeline, frames, hz):
             depths |= {s.update.index: s.update for s in steps if s.update.depth is not None}
         return Run(

@@ -20,6 +20,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, Image
 from tqdm import tqdm
 
@@ -107,7 +108,9 @@ def run(frames: list[Frame], rate: float, seconds: float, folder: Path) -> dict[
     camera = Camera15Hz(frames)
     executor = SingleThreadedExecutor()
     executor.add_node(camera)
-    threading.Thread(target=executor.spin, daemon=True).start()
+    ended: Future[None] = Future()
+    spinning = threading.Thread(target=executor.spin_until_future_complete, args=(ended,), daemon=True)
+    spinning.start()
     with Processes(folder / "log.txt") as processes:
         slam = processes.start("slam", "--ros-args", "-p", f"output:={folder}")
         wait_until(
@@ -118,6 +121,8 @@ def run(frames: list[Frame], rate: float, seconds: float, folder: Path) -> dict[
         busy, own = machine_busy() - busy, slam.cpu_seconds() + time.process_time() - own
         wait_until(lambda: camera.queues[-1:] == [0], 60, "the queue does not drain")
         slam.stop(120)
+    ended.set_result(None)
+    spinning.join()
     executor.shutdown()
     report = json.loads((folder / "report.json").read_text())
     p50, p95, top = np.percentile(camera.latency_ms, [50, 95, 100]).round(1).tolist()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The geometric backend in a pipeline, and frames given to it as a camera would."""
+"""A backend in a pipeline, and frames given to it as a camera would."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from recon3d_ros.store.keyframe_store import KeyframeStore
 
 
 @contextmanager
-def geometric(config: Config, realtime: bool) -> Iterator[Pipeline]:
-    """A pipeline whose kernels are compiled. realtime: depth that comes too late is dropped, as live; else waited for."""
+def pipeline_of(config: Config, realtime: bool) -> Iterator[Pipeline]:
+    """The pipeline of `config.backend`, its kernels compiled. realtime: depth that comes too late is dropped, as live; else
+    it is waited for."""
     warm_up(config.backend, config)
     reconstructor = registry.create(config.backend, config, realtime)
     store = KeyframeStore(HeapArena(), config.store, config.cloud)

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from paced import geometric, paced
+from paced import paced, pipeline_of
 
 from recon3d_ros.core.align import umeyama
 from recon3d_ros.core.config import Config
@@ -43,7 +43,7 @@ class Flown:
 def fly(flight: SyntheticFlight, loops: bool, hz: float) -> Flown:
     """The whole flight through a pipeline."""
     config = build(Config, {"backend": "geometric", "geometric.loops": loops})
-    with geometric(config, realtime=hz > 0) as pipeline:
+    with pipeline_of(config, realtime=hz > 0) as pipeline:
         rss = [resident_mb() for _ in paced(pipeline, flight, hz)]
         poses, statistics = pipeline.reconstructor.poses(), pipeline.reconstructor.statistics()
         milliseconds = np.array(pipeline.metrics.latency_ms)

@@ -35,13 +35,11 @@ class Shown:
         regions = regions_meeting(np.concatenate(self._changed)) if self._changed else self._left[:0]
         if self.waiting:
             regions = unique_rows(np.concatenate([self._left, regions]))
-        regions, self._left, self._changed = (
-            regions[:most],
-            regions[len(regions) if most is None else most :],
-            [],
-        )
+        self._changed.clear()
+        count = len(regions) if most is None else most
+        self._left = regions[count:]
         out = []
-        for block in volume.extract(regions):
+        for block in volume.extract(regions[:count]):
             before, after = self._sizes.pop(block.id, 0), len(block.triangles)
             self.triangles += after - before
             if after:

@@ -21,6 +21,8 @@ Intrinsics = tuple[float, float, float, float]
 _NO_CONFIDENCE = np.ones(0, np.float32)
 
 _BATCH = 1024  # points projected at once: their pixels stay in the cache
+#: All pages at once where the system can.
+_MAPPING = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ def blank(camera: Camera) -> DepthImage:
     """An image without depth. Its memory is fresh and all there: images are kept for long, and would otherwise take the
     memory that regions and messages leave to the next ones, page by page while a keyframe waits."""
     shape, pixels = (camera.height, camera.width), camera.height * camera.width
-    memory = mmap.mmap(-1, 8 * pixels, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
+    memory = mmap.mmap(-1, 8 * pixels, _MAPPING)
     depth = np.frombuffer(memory, np.float32, pixels).reshape(shape)
     colours = np.frombuffer(memory, np.uint8, 3 * pixels, 4 * pixels).reshape(*shape, 3)
     return DepthImage(

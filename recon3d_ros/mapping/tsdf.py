@@ -26,10 +26,8 @@ from recon3d_ros.mapping.spill import Spill
 from recon3d_ros.mapping.splat import DepthImage, Intrinsics, intrinsics
 
 _COMPARED = 500  # blocks compared in one step
-_AHEAD, _COMMITTED = (
-    1500,
-    250,
-)  # blocks that memory is there for beforehand, and blocks that it is got for in one step
+_AHEAD = 1500  # blocks that memory is there for beforehand
+_COMMITTED = 250  # blocks that it is got for in one step
 _READ = 500  # regions extracted at once where blocks have to be read from the disk
 
 

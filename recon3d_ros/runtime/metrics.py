@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import resource
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,18 +26,21 @@ class Percentiles:
     max: float
 
     @classmethod
-    def of(cls, milliseconds: deque[float]) -> Percentiles:
-        """Percentiles of a list of durations; zeros when it is empty."""
-        if not milliseconds:
+    def of(cls, milliseconds: Iterable[float]) -> Percentiles:
+        """Percentiles of durations; zeros when there are none."""
+        values = np.fromiter(milliseconds, dtype=np.float64)
+        if not len(values):
             return cls(0.0, 0.0, 0.0)
-        p50, p95, top = np.percentile(np.fromiter(milliseconds, dtype=np.float64), [50, 95, 100])
+        p50, p95, top = np.percentile(values, [50, 95, 100])
         return cls(round(float(p50), 3), round(float(p95), 3), round(float(top), 3))
 
 
 class Metrics:
-    """`drops` counts frames and keyframes given up, by reason; `stage` times a block under a name."""
+    """`drops` counts frames and keyframes given up, by reason; `stage` times a block under a name. Times may be read while
+    other threads add to them."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.drops: Counter[str] = Counter()
         self.latency_ms: deque[float] = deque(maxlen=HISTORY)
         self._stages: dict[str, deque[float]] = {}
@@ -54,7 +58,8 @@ class Metrics:
 
     def add(self, name: str, milliseconds: float) -> None:
         """Add one duration to a stage."""
-        self._stages.setdefault(name, deque(maxlen=HISTORY)).append(milliseconds)
+        with self._lock:
+            self._stages.setdefault(name, deque(maxlen=HISTORY)).append(milliseconds)
 
     def answered(self, milliseconds: float) -> None:
         """One frame is done, `milliseconds` after it came."""
@@ -78,7 +83,9 @@ class Metrics:
     @property
     def stages(self) -> dict[str, Percentiles]:
         """Stage name -> percentiles."""
-        return {name: Percentiles.of(values) for name, values in self._stages.items()}
+        with self._lock:
+            copies = {name: list(values) for name, values in self._stages.items()}
+        return {name: Percentiles.of(values) for name, values in copies.items()}
 
 
 def peak_rss_mb() -> float:

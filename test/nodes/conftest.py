@@ -137,6 +137,10 @@ class Probe(Node):
     def listen(self, message, topic, profile=qos.PLAYED, raw=False):
         self.create_subscription(message, topic, self.heard[topic].append, profile, raw=raw)
 
+    def connected(self, *publishers):
+        """True once image, camera_info and the given publishers have a subscriber: what is sent before that is lost."""
+        return all(p.get_subscription_count() for p in (self.images, self.infos, *publishers))
+
     def send_info(self, k=(30.0, 0.0, 15.5, 0.0, 30.0, 11.5, 0.0, 0.0, 1.0)):
         self.infos.publish(CameraInfo(width=32, height=24, k=list(k), distortion_model="plumb_bob"))
 

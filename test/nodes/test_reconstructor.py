@@ -25,9 +25,7 @@ def start(graph):
         probe = graph.probe()
         create = options.pop("create", lambda *_: graph.backend())
         node = graph.add(ReconstructorNode(create=create, **options))
-        assert graph.wait(
-            lambda: probe.images.get_subscription_count() and probe.infos.get_subscription_count()
-        )
+        assert graph.wait(probe.connected)
         return probe, node
 
     return start

@@ -84,7 +84,7 @@ def test_the_mesher_reads_the_memory_that_the_reconstructor_wrote(graph):
     mesher, probe = graph.add(Watching(follow=False)), graph.probe()
     node = graph.add(ReconstructorNode(mesher, create=lambda *_: graph.backend()))
     probe.listen(MarkerArray, "mesher/mesh", qos.MESH)
-    assert graph.wait(lambda: probe.images.get_subscription_count())
+    assert graph.wait(probe.connected)
     probe.send_info()
     for i in range(1, 5):
         probe.send_image(i * STEP)

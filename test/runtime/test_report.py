@@ -2,6 +2,7 @@
 """The report, for programs and for people."""
 
 import json
+import threading
 from dataclasses import replace
 
 from recon3d_ros.runtime.metrics import Metrics, Percentiles
@@ -47,3 +48,19 @@ def test_metrics_time_stages_and_count_frames_per_second():
             pass
         metrics.answered(1.0)
     assert metrics.stages["a"].max >= metrics.stages["a"].p50 >= 0 and metrics.fps > 0
+
+
+def test_times_are_read_while_another_thread_adds_stages():
+    metrics, ended = Metrics(), threading.Event()
+
+    def work():
+        for i in range(3000):
+            metrics.add(f"stage {i}", 1.0)
+        ended.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not ended.is_set():
+        assert all(times.max == 1.0 for times in metrics.stages.values())
+    thread.join()
+    assert len(metrics.stages) == 3000

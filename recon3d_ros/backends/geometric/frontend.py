@@ -110,10 +110,12 @@ class FrontEnd:
         """For how many frames, this one included, matching replaces tracking."""
         if survival < _SURVIVAL:
             return _STICKY
+        if self._matching <= 1:
+            return 0
         flow, _ = self.tracker.since_anchor(view.lens.size)
         if survival > _SMOOTH and flow < 0.25 * self.gate.params.min_flow:
             return 0
-        return max(self._matching - 1, 0)
+        return self._matching - 1
 
     def _expected_pixels(self, view: View, T_guess: Pose) -> Floats | None:
         """Where to look for the tracks, if a given pose tells. The motion so far does not: where it changes, they would be
@@ -154,7 +156,7 @@ class FrontEnd:
         reason = self.gate.decide(*self.tracker.since_anchor(view.lens.size), self._sharp)
         if not reason:
             return Placed(view, located, "")
-        again = self._seen_before(view, looking_there(self.map, located.T_cam_map))
+        again = self._seen_before(view, looking_there(self.map.keyframes[-RECENT:], located.T_cam_map))
         if again is None:
             self._wake()
             located = by_rotation(view, self.map, self.tracker) or located

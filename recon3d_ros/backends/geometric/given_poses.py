@@ -106,7 +106,7 @@ class GivenPoses:
         else:
             self._drop(view, T_cam_map)
             reason = self.gate.decide(*self.tracker.since_anchor(view.lens.size))
-            if reason and self.map.keyframes:
+            if reason:
                 self._wake(view, T_cam_map)
         self._survival = 1.0
         if reason:

@@ -4,6 +4,9 @@ keyframes it has come back to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import compress
+
 import numpy as np
 
 from recon3d_ros.backends.geometric.bundle import Ints
@@ -89,15 +92,15 @@ def expected_pixels(ids: Ints, px: Floats, lens: Lens, world: Map, T_last: Pose,
     return np.where(np.isfinite(expected), expected, px)
 
 
-def looking_there(world: Map, T_cam_map: Pose) -> list[Keyframe]:
-    """Keyframes with baseline whose image is kept that look where a camera looks."""
-    known = [k for k in world.keyframes[-RECENT:] if k.baseline]
-    return [k for k in known if k.T_cam_map[2, :3] @ T_cam_map[2, :3] > _SAME_VIEW]
+def looking_there(keyframes: Iterable[Keyframe], T_cam_map: Pose) -> list[Keyframe]:
+    """Those keyframes with baseline that look where a camera looks."""
+    return [k for k in keyframes if k.baseline and k.T_cam_map[2, :3] @ T_cam_map[2, :3] > _SAME_VIEW]
 
 
 def turned_back(world: Map, T_cam_map: Pose) -> list[Keyframe]:
-    """Of these, the ones that the camera turned away from and came back to without going far in between: a way round is for
-    loop closing, which spreads what is off over all of it. None once one is tied to what is seen now by common tracks."""
+    """Keyframes looking where the camera looks that it turned away from and came back to without going far in between: a
+    way round is for loop closing, which spreads what is off over all of it. None once one is tied to what is seen now by
+    common tracks."""
     last, here = world.keyframes[-1], inverse(T_cam_map)[:3, 3]
     recent = world.keyframes[-RECENT:]
     distances = np.linalg.norm([k.T_map_cam[:3, 3] - here for k in recent], axis=1)
@@ -105,7 +108,6 @@ def turned_back(world: Map, T_cam_map: Pose) -> list[Keyframe]:
     stayed = recent[far[-1] + 1 if len(far) else 0 :]
     axes = np.array([k.T_cam_map[2, :3] for k in stayed]).reshape(-1, 3)
     turned = np.triu(axes @ axes.T < _ELSEWHERE).any(axis=1)
-    alike = {k.index for k in looking_there(world, T_cam_map)}
-    away = [k for k, turn in zip(stayed, turned, strict=True) if turn and k.index in alike]
+    away = looking_there(compress(stayed, turned), T_cam_map)
     tied = any(np.isin(k.ids, last.ids).mean() > _SHARED for k in away)
     return [] if tied else away

@@ -103,4 +103,4 @@ def test_once_a_place_shares_tracks_with_the_last_keyframe_it_was_found_again():
     last, first = world.keyframes[-1], world.keyframes[0]
     last.observe(first.ids, first.px, first.uv)
     assert turned_back(world, at(0.0, 2.0)) == []
-    assert [k.index for k in looking_there(world, at(0.0, 2.0))] == [0, 1]
+    assert [k.index for k in looking_there(world.keyframes, at(0.0, 2.0))] == [0, 1]
