@@ -32,7 +32,6 @@ OPTIONAL = {
     "rclpy": {"ros", "nodes"},
     "torch": {"backends/gct", LEARNED},
     "safetensors": {LEARNED},
-    "PIL": {"backends/gct"},
     "huggingface_hub": set(),
     "gtsam": set(),
     "open3d": set(),

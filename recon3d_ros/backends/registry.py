@@ -45,7 +45,7 @@ def create(name: str, config: Config, realtime: bool = False) -> Reconstructor:
     if name not in _CLASSES:
         raise InputError(f"backend '{name}' is not available; use one of {', '.join(_CLASSES)}")
     if name in LEARNED:
-        for needed in ("torch", "safetensors", "PIL"):
+        for needed in ("torch", "safetensors"):
             require(needed, "learned")
     module, cls = _CLASSES[name]
     backend: Reconstructor = getattr(importlib.import_module(module), cls)(config, realtime)

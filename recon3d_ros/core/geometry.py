@@ -88,19 +88,6 @@ def se3_exp(xi: Array) -> Array:
     return pose(so3_exp(omega), V @ rho)
 
 
-def se3_log(T: Array) -> Array:
-    """Twist [6] (translation part first) of a transform; inverse of `se3_exp`."""
-    omega = so3_log(T[:3, :3])
-    theta = float(np.linalg.norm(omega))
-    K = skew(omega)
-    if theta < 1e-8:
-        V_inverse = np.eye(3) - 0.5 * K + K @ K / 12.0
-    else:
-        half = theta / 2
-        V_inverse = np.eye(3) - 0.5 * K + (1 - half / np.tan(half)) / theta**2 * K @ K
-    return np.concatenate([V_inverse @ T[:3, 3], omega])
-
-
 def rotation_angle(R: Array) -> float:
     """Angle of a rotation matrix in radians, 0 to pi."""
     return float(np.linalg.norm(so3_log(R)))

@@ -13,7 +13,6 @@ import numpy as np
 
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.errors import InputError
-from recon3d_ros.core.geometry import Array, transform
 from recon3d_ros.core.trajectory import Trajectory
 from recon3d_ros.core.types import Floats, Frame, Image
 from recon3d_ros.synth.building import building
@@ -126,17 +125,6 @@ class SyntheticFlight:
                 t = (index + share * self.options.faults.shutter) / fps
                 total += render(self.scene, self.options.camera, path(t))[0]
         return (total / _SUBFRAMES + 0.5).astype(np.uint8), depth
-
-    def seen_points(self, every: int = 10, stride: int = 4) -> Array:
-        """Points [N,3] of the true surface, in the world: those that every n-th frame sees in every n-th row and column."""
-        xy = self.options.camera.rays()[::stride, ::stride].astype(np.float64)
-        parts = []
-        for i in range(0, self.options.frames, every):
-            T = self.truth.poses[i]
-            z = render(self.scene, self.options.camera, T)[1][::stride, ::stride, None].astype(np.float64)
-            points = np.concatenate([xy * z, z], axis=-1)[np.isfinite(z[..., 0])]
-            parts.append(transform(T, points))
-        return np.concatenate(parts)
 
 
 @lru_cache(maxsize=3)

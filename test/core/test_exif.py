@@ -3,12 +3,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image, TiffImagePlugin
 
 from recon3d_ros.core.exif import Exif, read_exif
 from recon3d_ros.core.geodesy import LocalFrame, is_fix
-
-Image = pytest.importorskip("PIL.Image")
-TiffImagePlugin = pytest.importorskip("PIL.TiffImagePlugin")
 
 
 def write(path, own=(), gps=(), size=(640, 480)):
@@ -17,7 +15,11 @@ def write(path, own=(), gps=(), size=(640, 480)):
     exif[0x010F] = "a maker whose name does not fit four bytes"
     exif.get_ifd(0x8769).update(dict(own))
     exif.get_ifd(0x8825).update(dict(gps))
-    if path.suffix == ".tif":  # Pillow leaves the block out of a TIFF, of which it is a part
+    if (
+        path.suffix == ".tif"
+    ):  # Pillow leaves the directories out of a TIFF: make it of the block and a grey pixel
+        for tag, value in {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: 1}.items():
+            exif[tag] = value
         path.write_bytes(exif.tobytes().removeprefix(b"Exif\0\0"))
     else:
         image.save(path, exif=exif)

@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
 from recon3d_ros.core import geometry as g
 from recon3d_ros.core.align import umeyama
@@ -13,10 +14,13 @@ def random_pose(rng, angle=2.0):
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-10, 1e-4, 1.0, 3.0, np.pi - 1e-7])
-def test_exponential_and_logarithm_are_inverse(angle):
-    axis = np.array([0.6, -0.48, 0.64])
-    xi = np.concatenate([[1.0, -2.0, 0.5], angle * axis])
-    assert np.allclose(g.se3_log(g.se3_exp(xi)), xi, atol=1e-6)
+def test_the_exponential_is_that_of_the_matrix_and_the_logarithm_its_inverse(angle):
+    omega = angle * np.array([0.6, -0.48, 0.64])
+    xi = np.concatenate([[1.0, -2.0, 0.5], omega])
+    twist = np.zeros((4, 4))
+    twist[:3, :3], twist[:3, 3] = g.skew(omega), xi[:3]
+    assert np.allclose(g.se3_exp(xi), expm(twist), atol=1e-9)
+    assert np.allclose(g.so3_log(g.so3_exp(omega)), omega, atol=1e-6)
 
 
 def test_quaternion_and_rotation_are_inverse_for_all_branches():

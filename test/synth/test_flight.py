@@ -110,13 +110,6 @@ def test_unknown_names_are_answered_with_the_known_ones():
         SyntheticFlight("room", "spiral")
 
 
-def test_seen_points_lie_on_the_surface():
-    f = flight("building")
-    points = f.seen_points(every=3, stride=8)
-    assert len(points) > 150
-    assert f.scene.distance(points).max() < 1e-4
-
-
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_tracker_follows_the_texture_to_a_fifth_of_a_pixel(scene):
     f = flight(scene, frames=42, camera=camera_of(640, 480, 70.0))

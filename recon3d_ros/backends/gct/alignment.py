@@ -55,10 +55,6 @@ class Similarity:
         """Depth of the window in units of the map."""
         return depth * np.float32(self.scale)
 
-    def compose(self, inner: Similarity) -> Similarity:
-        """The similarity that applies `inner` first, then this one."""
-        return Similarity(self.scale * inner.scale, self.R @ inner.R, self.apply_points(inner.t))
-
 
 #: A rule of alignment: `prev`, `cur` and the number of frames they share, to window -> map.
 Rule = Callable[[Sequence[View], Sequence[View], int], Similarity]

@@ -246,13 +246,6 @@ def test_windows_that_share_nothing_cannot_be_aligned(rule, overlap):
         rule(prev, cur, overlap)
 
 
-def test_composition_applies_the_inner_similarity_first():
-    rng = np.random.default_rng(12)
-    a, b, points = random_similarity(rng), random_similarity(rng), rng.normal(size=(5, 7, 3))
-    assert np.allclose(a.compose(b).apply_points(points), a.apply_points(b.apply_points(points)))
-    assert equal(a.compose(inverse(a)), Similarity.identity(), 1e-9)
-
-
 def test_a_moved_camera_sees_the_moved_points_where_it_saw_them():
     rng = np.random.default_rng(13)
     S, T = random_similarity(rng), pose(so3_exp(rng.normal(size=3)), rng.normal(size=3))
