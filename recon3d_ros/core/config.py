@@ -321,6 +321,9 @@ class Config:
 
     backend: str = param("auto", "reconstructor", choices=("auto", "geometric", "rgbd", "gct", "slam3r"))
     prior: bool = param(False, "take given poses (odometry topic, poses.txt of a folder) as prior")
+    autostart: bool = param(
+        True, "live nodes configure and activate themselves; false: a lifecycle manager does"
+    )
     output: str = param("", "folder in which a live node saves its results when it stops; empty: none")
     input: InputParams = field(default_factory=InputParams)
     frames: FrameParams = field(default_factory=FrameParams)

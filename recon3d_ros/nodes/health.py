@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 
+from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.messages import Status
 
@@ -31,16 +30,17 @@ class Health:
 
 
 class HealthPublisher:
-    """Publishes what `ask` says on ~/status and /diagnostics."""
+    """Publishes what `ask` says on ~/status and /diagnostics; `start` once the node is active."""
 
-    def __init__(self, node: Node, ask: Callable[[], Health]) -> None:
+    def __init__(self, node: ManagedNode, ask: Callable[[], Health]) -> None:
         self._node = node
         self._ask = ask
-        self._status = node.create_publisher(Status, "~/status", qos.OUTPUT)
-        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", qos.OUTPUT)
-        # By the wall: with use_sim_time and a clock that stands still, this is when a status is needed most.
-        wall = Clock(clock_type=ClockType.STEADY_TIME)
-        node.create_timer(PERIOD, self.publish, clock=wall)
+        self._status = node.add_publisher(Status, "~/status", qos.OUTPUT)
+        self._diagnostics = node.add_publisher(DiagnosticArray, "/diagnostics", qos.OUTPUT)
+
+    def start(self) -> None:
+        """Once a second until the node is deactivated."""
+        self._node.add_timer(PERIOD, self.publish)
 
     def publish(self) -> None:
         """Send both now."""

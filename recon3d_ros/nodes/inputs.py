@@ -8,7 +8,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from recon3d_ros.core.camera import Camera
@@ -16,6 +15,7 @@ from recon3d_ros.core.config import InputParams
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.messages import camera_from_info, camera_info_topic, is_rectified, stamp_ns
 from recon3d_ros.nodes.capture import Capture
+from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.nodes.worker import total
 from recon3d_ros.ros.graph import Offer, describe_topic, find_images, publishers
 from recon3d_ros.ros.qos import input_profile
@@ -32,7 +32,7 @@ class CameraInput:
     """
 
     def __init__(
-        self, node: Node, params: InputParams, needs_depth: bool, sink: Callable[[Capture], None]
+        self, node: ManagedNode, params: InputParams, needs_depth: bool, sink: Callable[[Capture], None]
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.received = 0
@@ -117,7 +117,7 @@ class CameraInput:
         profile = input_profile(self._params.reliability, offer.publishers, depth)
         message = CompressedImage if offer.compressed else Image
         self._topics[kind] = offer.topic
-        self._subscriptions.append(self._node.create_subscription(message, offer.topic, callback, profile))
+        self._subscriptions.append(self._node.add_subscription(message, offer.topic, callback, profile))
 
     def _subscribe_info(self, kind: str, topic: str, rectified: bool) -> None:
         profile = input_profile("auto", publishers(self._node, topic), _BURST)
@@ -126,7 +126,7 @@ class CameraInput:
         def on_info(message: CameraInfo) -> None:
             self._on_info(kind, message, rectified)
 
-        self._subscriptions.append(self._node.create_subscription(CameraInfo, topic, on_info, profile))
+        self._subscriptions.append(self._node.add_subscription(CameraInfo, topic, on_info, profile))
 
     def _info_topic(self, image: Offer) -> str:
         """The topic `camera_info`; where nobody publishes that, the one beside the images."""

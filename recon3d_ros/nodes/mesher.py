@@ -6,11 +6,9 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, QoSPublisherMatchedInfo
-from rclpy.node import Node
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
@@ -23,6 +21,7 @@ from recon3d_ros.mapping.export import write_ply_mesh
 from recon3d_ros.mapping.warm_up import warm_up
 from recon3d_ros.nodes import process
 from recon3d_ros.nodes.health import Health, HealthPublisher
+from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.nodes.save_mesh import LIVE, SaveMesh
 from recon3d_ros.nodes.worker import total
 from recon3d_ros.ros import qos
@@ -42,13 +41,21 @@ _NOT_DROPS = ("points", "blocks")
 _PATIENCE = Duration(seconds=0.5)
 
 
-class MesherNode(Node):
-    """With `follow` it takes keyframes of another process by their notices; without, those that `put` hands over."""
+class MesherNode(ManagedNode):
+    """With `follow` it takes keyframes of another process by their notices; without, those that `put` hands over. loop:
+    exists while the node is configured."""
+
+    loop: MesherLoop
 
     def __init__(self, follow: bool = True) -> None:
-        self._cleanup = ExitStack()
-        super().__init__("mesher", automatically_declare_parameters_from_overrides=True)
+        super().__init__("mesher")
         self.config = declare(self, Config, LIVE, self._on_change)
+        self._follows = follow
+        if self.config.autostart:
+            self.start()
+
+    def configure(self) -> None:
+        """Compile the kernels, get memory, and offer topics and services."""
         if self.config.output:
             prepare_folder(self.config.output)
         self.published: Counter[str] = Counter()
@@ -59,39 +66,51 @@ class MesherNode(Node):
         self._scale = Scale.UNKNOWN
         self._frame = self.config.frames.map
         self._reader = SegmentReader()
-        self._cleanup.callback(self._reader.close)
-        warm_up(self.config.mesh)
-        MarkerWriter.warm_up()
-        self.loop = MesherLoop(self.config.mesh, realtime=True, sink=self._publish)
-        self._cleanup.callback(self.loop.close)
+        self.configured.callback(self._reader.close)
         mesh = self.config.mesh
+        warm_up(mesh)
+        MarkerWriter.warm_up()
         self._writer = MarkerWriter(mesh.message_size, colour_per_triangle=mesh.colour_per_triangle)
         # The matched event tells of late joiners: what they missed is sent again.
         events = PublisherEventCallbacks(matched=self._on_matched)
-        self._markers = self.create_publisher(MarkerArray, "~/mesh", qos.MESH, event_callbacks=events)
-        if follow:
-            self.create_subscription(KeyframeMessage, "reconstructor/keyframe", self._on_notice, qos.NOTICES)
+        self._markers = self.add_publisher(MarkerArray, "~/mesh", qos.MESH, events)
         self._health = HealthPublisher(self, self._ask)
-        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.loop = MesherLoop(mesh, realtime=True, sink=self._publish)
+        self.configured.callback(self.loop.close)
+        self.add_service(Trigger, "~/reset", self._on_reset)
         self._save_mesh = SaveMesh(self, self.loop.surface, lambda: self.config)
-        self._cleanup.callback(self._save_mesh.close)
+        self.configured.callback(self._save_mesh.close)
+
+    def activate(self) -> None:
+        """Follow the keyframes, and show what there is of the surface instead of what viewers have from before."""
+        self._shows_other = True
+        if self._follows:
+            self.add_subscription(KeyframeMessage, "reconstructor/keyframe", self._on_notice, qos.NOTICES)
+        self._health.start()
+        self.loop.republish()
 
     def put(self, keyframe: Keyframe) -> None:
         """Take a keyframe of this process, by reference."""
+        if not self.is_active:
+            return
         self._received += 1
         self._stamp_ns, self._scale = keyframe.stamp_ns, keyframe.scale
         self.loop.put(keyframe)
 
     def correct(self, poses: Mapping[int, Pose]) -> None:
         """Take newer poses of older keyframes."""
-        self.loop.correct(poses)
+        if self.is_configured:
+            self.loop.correct(poses)
 
     def reset(self) -> None:
         """Forget the surface, here and in every viewer."""
-        self.loop.reset(then=lambda: self._send(self._writer.clear(self._stamp_ns, self._frame)))
+        if self.is_configured:
+            self.loop.reset(then=lambda: self._send(self._writer.clear(self._stamp_ns, self._frame)))
 
     def finish(self) -> None:
         """Work off what waits and publish it. A mesh that is being saved is given up."""
+        if not self.is_active:
+            return
         self._save_mesh.close()
         self.loop.finish()
         self._health.publish()
@@ -113,11 +132,6 @@ class MesherNode(Node):
         loop = self.loop
         unused = {r: n for r, n in dict(loop.mesher.counters).items() if not r.startswith(_NOT_DROPS)}
         return total(self._counts, loop.metrics.drops, {"mesher behind": loop.dropped}, unused)
-
-    def destroy_node(self) -> None:
-        """Stop the thread and let go of shared memory."""
-        self._cleanup.close()
-        super().destroy_node()
 
     def _on_notice(self, message: KeyframeMessage) -> None:
         if self._sequence is not None and message.sequence <= self._sequence:
@@ -151,9 +165,14 @@ class MesherNode(Node):
         self.loop.put_lease(lambda: self._reader.read(name, size, generation, camera, scale))
 
     def _publish(self, blocks: list[MeshBlock]) -> None:
+        if self._shows_other and self._markers.is_activated:
+            self._shows_other = False
+            self._send(self._writer.clear(self._stamp_ns, self._frame))
         self._send(self._writer.write(blocks, self._stamp_ns, self._frame))
 
     def _send(self, messages: Iterable[bytes]) -> None:
+        if not self._markers.is_activated:
+            return
         for number, message in enumerate(messages):
             if number and number % (qos.MESH.depth // 2) == 0:
                 self._markers.wait_for_all_acked(_PATIENCE)
@@ -205,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         def finish() -> list[str]:
             node.finish()
-            return node.save() if node.config.output else []
+            return node.save() if node.config.output and node.is_configured else []
 
         return process.Session([node], finish)
 

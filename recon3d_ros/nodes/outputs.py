@@ -11,13 +11,13 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.duration import Duration
-from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import PointCloud2
 
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.geometry import inverse
 from recon3d_ros.core.types import Frame, Keyframe, Pose, Update
+from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import (
     cloud_message,
@@ -58,19 +58,19 @@ class StepPublisher:
     """
 
     def __init__(
-        self, node: Node, config: Config, transforms: StaticTransforms, consumer: Consumer | None
+        self, node: ManagedNode, config: Config, transforms: StaticTransforms, consumer: Consumer | None
     ) -> None:
         self.config = config
         self.published: Counter[str] = Counter()
         self._log = node.get_logger()
         self._transforms = transforms
         self._consumer = consumer
-        self._pose = node.create_publisher(PoseStamped, "~/pose", qos.OUTPUT)
-        self._odometry = node.create_publisher(Odometry, "~/odometry", qos.OUTPUT)
-        self._path = node.create_publisher(Path, "~/path", qos.LATCHED)
-        self._cloud = node.create_publisher(PointCloud2, "~/cloud", qos.OUTPUT)
-        self._notice = node.create_publisher(KeyframeMessage, "~/keyframe", qos.NOTICES)
-        self._tf = node.create_publisher(TFMessage, "/tf", qos.TF)
+        self._pose = node.add_publisher(PoseStamped, "~/pose", qos.OUTPUT)
+        self._odometry = node.add_publisher(Odometry, "~/odometry", qos.OUTPUT)
+        self._path = node.add_publisher(Path, "~/path", qos.LATCHED)
+        self._cloud = node.add_publisher(PointCloud2, "~/cloud", qos.OUTPUT)
+        self._notice = node.add_publisher(KeyframeMessage, "~/keyframe", qos.NOTICES)
+        self._tf = node.add_publisher(TFMessage, "/tf", qos.TF)
         self._camera_frame = ""
         self._map_to_odom = MapToOdom()
         self._path_is_new = False

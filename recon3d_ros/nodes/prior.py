@@ -8,13 +8,13 @@ from collections import Counter, deque
 
 import numpy as np
 from nav_msgs.msg import Odometry
-from rclpy.node import Node
 
 from recon3d_ros.core.config import InputParams
 from recon3d_ros.core.errors import FrameError
 from recon3d_ros.core.messages import pose_from_message, stamp_ns
 from recon3d_ros.core.trajectory import Trajectory
 from recon3d_ros.core.types import Pose
+from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.ros.qos import input_profile
 from recon3d_ros.ros.tf import StaticTransforms
 from recon3d_ros.runtime.sources.base import pose_at
@@ -24,21 +24,26 @@ _KEPT = 200
 
 
 class OdometryPrior:
-    """Subscribes to `odom`. `at` is called by the worker, messages come in callbacks.
+    """Listens to `odom` once the node is active. `at` is called by the worker, messages come in callbacks.
 
     counts: messages and look-ups that gave no pose, by reason.
     """
 
-    def __init__(self, node: Node, params: InputParams, transforms: StaticTransforms) -> None:
+    def __init__(self, node: ManagedNode, params: InputParams, transforms: StaticTransforms) -> None:
         self.counts: Counter[str] = Counter()
+        self._node = node
         self._log = node.get_logger()
         self._tolerance_ns = round(params.sync * 1e9)
         self._transforms = transforms
         self._poses: deque[tuple[int, Pose]] = deque(maxlen=_KEPT)
         self._body = ""
         self._arrived = threading.Condition()
+
+    def listen(self) -> None:
+        """Subscribe, until the node is deactivated."""
         # Best effort connects to every publisher.
-        node.create_subscription(Odometry, "odom", self._on_odometry, input_profile("best_effort", (), _KEPT))
+        profile = input_profile("best_effort", (), _KEPT)
+        self._node.add_subscription(Odometry, "odom", self._on_odometry, profile)
 
     def at(self, stamp_ns: int, camera_frame: str) -> Pose | None:
         """The pose of the camera at a stamp in the odometry's world, None if there is none within the tolerance. Waits as

@@ -7,23 +7,22 @@ import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
-from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
-from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
 from recon3d_ros.backends import registry
 from recon3d_ros.backends.base import Reconstructor
 from recon3d_ros.core.config import Config
-from recon3d_ros.core.errors import ReconError
+from recon3d_ros.core.errors import InputError, ReconError
 from recon3d_ros.core.types import Frame, Tracking
 from recon3d_ros.nodes import process
 from recon3d_ros.nodes.capture import Capture, no_prior
 from recon3d_ros.nodes.health import Health, HealthPublisher
 from recon3d_ros.nodes.inputs import CameraInput
+from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.nodes.outputs import Consumer, StepPublisher
 from recon3d_ros.nodes.prior import OdometryPrior
 from recon3d_ros.nodes.worker import LiveRun, total
@@ -48,42 +47,63 @@ _LOOK = 0.25
 Create = Callable[[str, Config, bool], Reconstructor]
 
 
-class ReconstructorNode(Node):
+class ReconstructorNode(ManagedNode):
     """With a `consumer`, keyframes stay in this process and are handed to it by reference; without one they lie in shared
-    memory. `create` makes the backend."""
+    memory. `create` makes the backend. run, outputs and input exist while the node is configured."""
+
+    run: LiveRun | None = None
+    outputs: StepPublisher
+    input: CameraInput
 
     def __init__(self, consumer: Consumer | None = None, create: Create = registry.create) -> None:
-        self._cleanup = ExitStack()
-        super().__init__("reconstructor", automatically_declare_parameters_from_overrides=True)
+        super().__init__("reconstructor")
         self.config = declare(self, Config, LIVE, self._on_change)
-        if self.config.output:
-            prepare_folder(self.config.output)
-        self.run: LiveRun | None = None
         self._create = create
         self._consumer = consumer
+        self._has_jumped = False
+        if self.config.autostart:
+            self.start()
+
+    def configure(self) -> None:
+        """Load the model, unless it depends on what will be offered, and offer topics and services."""
+        if self.config.output:
+            prepare_folder(self.config.output)
+        params = self.config.input
         self._backend = self.config.backend
         self._counts: Counter[str] = Counter()
-        self._is_paused = self._has_jumped = self._was_offered = False
+        self._is_paused = self._was_offered = False
         self._transforms = StaticTransforms()
-        self.create_subscription(TFMessage, "/tf_static", self._transforms.add, qos.TF_STATIC)
-        self.outputs = StepPublisher(self, self.config, self._transforms, consumer)
-        params = self.config.input
+        self.outputs = StepPublisher(self, self.config, self._transforms, self._consumer)
         self._prior = OdometryPrior(self, params, self._transforms) if self.config.prior else None
         self.input = CameraInput(self, params, self._backend == "rgbd", self._on_capture)
-        if self._backend != "auto":
-            self.run = self._start()
         self._health = HealthPublisher(self, self._ask)
-        self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(SetBool, "~/pause", self._on_pause)
-        self.create_service(Trigger, "~/save_map", self._on_save)
+        if self._backend != "auto":
+            self._begin()
+        self.add_service(Trigger, "~/reset", self._on_reset)
+        self.add_service(SetBool, "~/pause", self._on_pause)
+        self.add_service(Trigger, "~/save_map", self._on_save)
+
+    def activate(self) -> None:
+        """Listen to transforms, poses and the clock, and look out for a camera."""
+        self.add_subscription(TFMessage, "/tf_static", self._transforms.add, qos.TF_STATIC)
+        if self._prior is not None:
+            self._prior.listen()
         backwards = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-0.1))
-        self._jumps = self.get_clock().create_jump_callback(backwards, post_callback=self._on_jump)
-        self.create_timer(_LOOK, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        jumps = self.get_clock().create_jump_callback(backwards, post_callback=self._on_jump)
+        self.active.callback(jumps.unregister)
+        self._health.start()
+        self.add_timer(_LOOK, self._look)
+
+    def deactivate(self) -> None:
+        """Let go of the camera; the map stays, and nothing comes of what still waits."""
+        self.input.close()
+        if self.run is not None:
+            self.run.rest()
 
     def finish(self) -> None:
         """Work off what waits, and publish it."""
-        self.input.close()
-        if self.run is not None:
+        if self.run is not None and self.is_active:
+            self.input.close()
             self.run.finish()
             self._health.publish()
             self.outputs.flush()
@@ -97,34 +117,36 @@ class ReconstructorNode(Node):
         report = dataclasses.replace(results.report, published=dict(self.outputs.published))
         return dataclasses.replace(results, report=report)
 
-    def destroy_node(self) -> None:
-        """Stop the worker, free backend and shared memory."""
-        self._cleanup.close()
-        super().destroy_node()
-
-    def _start(self) -> LiveRun:
+    def _begin(self) -> None:
+        """Make the backend and the thread that runs it."""
         if self._create is registry.create:
             warm_up(self._backend, self.config)
-        store_params = self.config.store
-        arena = HeapArena() if self._consumer else SharedArena(store_params.slots, store_params.lease_timeout)
-        store = KeyframeStore(arena, store_params, self.config.cloud)
-        pipeline = Pipeline(self.config, self._create(self._backend, self.config, True), store)
+        reconstructor = self._create(self._backend, self.config, True)
+        params = self.config.store
+        arena = HeapArena() if self._consumer else SharedArena(params.slots, params.lease_timeout)
+        store = KeyframeStore(arena, params, self.config.cloud)
+        pipeline = Pipeline(self.config, reconstructor, store)
 
         def publish(step: Step, frame: Frame | None) -> None:
             self.outputs.publish(step, frame, store)
 
         prior_at = self._prior.at if self._prior else no_prior
-        run = LiveRun(self.config, pipeline, publish, self.outputs.reset, prior_at)
-        self._cleanup.callback(run.close)
-        return run
+        self.run = LiveRun(self.config, pipeline, publish, self.outputs.reset, prior_at)
+        self.configured.callback(self._end)
+
+    def _end(self) -> None:
+        """Stop the thread, free backend and shared memory."""
+        if self.run is not None:
+            self.run.close()
+        self.run = None
 
     def _look(self) -> None:
         if self._has_jumped:
             self._has_jumped = False
             self.get_logger().warning("time jumped back: the map begins anew")
             self._reset()
-        if self.run is not None:
-            self.run.check()
+        if self.run is not None and self.run.refused is not None:
+            return self._give_up(self.run.refused)
         if not self.input.is_open:
             self._open()
         silence = self.input.silence()
@@ -141,10 +163,17 @@ class ReconstructorNode(Node):
         if self.run is None:
             self._backend, why = registry.choose("auto", depth is not None, self.config)
             self.get_logger().info(f"backend {self._backend} ({why})")
-            self.run = self._start()
+            self._begin()
+        assert self.run is not None
         wants_depth = self.run.pipeline.reconstructor.capabilities.needs_depth
         if depth is not None or not wants_depth:
             self.input.open(image, depth if wants_depth else None)
+
+    def _give_up(self, error: InputError) -> None:
+        """No frame will ever do: with a manager the node is unconfigured then, without one the process ends."""
+        self.fail(error)
+        if self.config.autostart:
+            raise error
 
     def _on_capture(self, capture: Capture) -> None:
         if self._is_paused:
@@ -153,7 +182,9 @@ class ReconstructorNode(Node):
             self.run.put(capture)
 
     def _on_change(self, config: Config) -> None:
-        self.config = self.outputs.config = config
+        self.config = config
+        if self.run is not None:
+            self.outputs.config = config
 
     def _on_jump(self, jump: Any) -> None:
         self._has_jumped = True

@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from recon3d_ros.core.config import Config, MeshParams
 from recon3d_ros.core.errors import ReconError
 from recon3d_ros.core.types import MeshBlock
+from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.runtime.mesh_file import MeshOptions
 from recon3d_ros.runtime.mesh_saver import MeshSaver
 
@@ -27,15 +27,15 @@ LIVE = ("output", "mesh.save_format", "mesh.save_simplify", "mesh.save_poisson",
 class SaveMesh:
     """Saves what `surface` returns, which is called in a thread of its own, as the configuration asks at that time."""
 
-    def __init__(self, node: Node, surface: Callable[[], MeshBlock], config: Callable[[], Config]) -> None:
+    def __init__(
+        self, node: ManagedNode, surface: Callable[[], MeshBlock], config: Callable[[], Config]
+    ) -> None:
         self._node, self._surface, self._config = node, surface, config
         self._saver = MeshSaver()
         self._thread: threading.Thread | None = None
         surface()  # compiles its kernels, which would hold up the node later
         # A group of its own: while an answer is owed, the group takes no other callback.
-        node.create_service(
-            Trigger, "~/save_mesh", self._on_save, callback_group=MutuallyExclusiveCallbackGroup()
-        )
+        node.add_service(Trigger, "~/save_mesh", self._on_save, MutuallyExclusiveCallbackGroup())
 
     def close(self) -> None:
         """Give up a save under way; its answer may not come any more."""

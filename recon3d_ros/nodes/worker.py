@@ -56,7 +56,8 @@ class LiveRun:
     """Owns a pipeline and its thread. `on_step` is called in that thread with each step and the frame that brought it,
     `on_reset` between the last step of a map and the first of the next.
 
-    When frames come faster than they are worked on, the oldest waits in vain: it is dropped and counted.
+    When frames come faster than they are worked on, the oldest waits in vain: it is dropped and counted. refused: the error
+    with which the backend said that no frame will ever do.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class LiveRun:
         self._done: deque[float] = deque(maxlen=_RECENT)
         self._stamp_ns = self._tracked = self._points = 0
         self._reason = ""
-        self._refused: InputError | None = None
+        self.refused: InputError | None = None
         self._thread = threading.Thread(target=self._run, name="reconstructor", daemon=True)
         self._thread.start()
 
@@ -106,11 +107,6 @@ class LiveRun:
             queue=len(self.queue),
         )
 
-    def check(self) -> None:
-        """Raise the InputError with which the backend refused to go on, if it did."""
-        if self._refused is not None:
-            raise self._refused
-
     def put(self, capture: Capture) -> None:
         """Hand over what was captured; never blocks."""
         self.queue.put(capture)
@@ -123,6 +119,12 @@ class LiveRun:
             self._tracked = self._points = 0
             self._reason = ""
             self._on_reset()
+
+    def rest(self) -> None:
+        """Forget what waits, and wait for the step under way."""
+        self.queue.clear()
+        with self._lock:
+            pass
 
     def finish(self) -> None:
         """Work off what waits and what the backend still owes, and stop the thread."""
@@ -159,7 +161,7 @@ class LiveRun:
                 with self._lock:
                     self._take(capture)
             except InputError as error:  # no frame will ever do
-                self._refused = error
+                self.refused = error
                 return
             except Exception:  # one frame costs itself, never the flight
                 self.pipeline.metrics.drops["internal error"] += 1

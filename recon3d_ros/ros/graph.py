@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import rclpy
 from rclpy.context import Context
 from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from recon3d_ros.ros.environment import check_environment
@@ -85,6 +86,23 @@ def describe_graph(wait: float) -> Iterable[str]:
         context.try_shutdown()
 
 
+def incompatible(node: Node, topic: str) -> str:
+    """One line on a topic some of whose publishers and subscribers cannot talk: which, and what they offer and ask."""
+    pairs = [
+        f"{_name(p)} offers {describe(p.qos_profile)}, {_name(s)} asks {describe(s.qos_profile)}"
+        for p in node.get_publishers_info_by_topic(topic)
+        for s in node.get_subscriptions_info_by_topic(topic)
+        if qos_check_compatible(p.qos_profile, s.qos_profile)[0] == QoSCompatibility.ERROR
+    ]
+    return (
+        f"{topic}: QoS does not fit, nothing is received: {'; '.join(pairs) or 'one of them has gone'}. Change one of the "
+        f"two; here: -p qos_overrides.{topic}.publisher.reliability:=reliable, or .subscription."
+    )
+
+
+def _name(endpoint: TopicEndpointInfo) -> str:
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
+
+
 def _describe(publisher: TopicEndpointInfo) -> str:
-    node = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
-    return f"{node} ({publisher.topic_type}, {describe(publisher.qos_profile)})"
+    return f"{_name(publisher)} ({publisher.topic_type}, {describe(publisher.qos_profile)})"

@@ -2,6 +2,7 @@
 # ruff: noqa: E402
 """Real nodes on real DDS inside the test process, a camera to feed them, and a backend that costs nothing."""
 
+import os
 import threading
 import time
 from collections import defaultdict
@@ -25,6 +26,7 @@ from recon3d_ros.core.types import Tracking, Update
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import byte_array, header
 from recon3d_ros.ros.environment import check_environment
+from recon3d_ros.store.files import SHM
 
 CAMERA = Camera(32, 24, 30.0, 30.0, 15.5, 11.5)
 IMAGE = np.full((24, 32, 3), (10, 20, 30), np.uint8)
@@ -175,3 +177,9 @@ def graph():
     graph = Graph()
     yield graph
     graph.stop()
+
+
+@pytest.fixture
+def segments():
+    """Gives the names of the files in shared memory that a process made."""
+    return lambda pid: {name for name in os.listdir(SHM) if name.startswith(f"recon3d_{pid}_")}

@@ -286,7 +286,7 @@ def test_nothing_stays_in_shared_memory(graph, start):
     assert graph.wait(lambda: node._reader.taken == 1)
     writer.store.close()
     graph.stop()
-    assert not [name for name in SHM.iterdir() if name.name.startswith("recon3dtest")]
+    assert not [name for name in SHM.iterdir() if name.name.startswith(f"recon3dtest_{os.getpid()}")]
 
 
 def test_m20_diagnostics_tell_what_became_of_every_keyframe_and_what_it_cost(graph, start):

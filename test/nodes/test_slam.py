@@ -20,7 +20,6 @@ from recon3d_ros.ros import qos
 from recon3d_ros.runtime.bag_writer import write_bag
 from recon3d_ros.runtime.runner import OfflineRun
 from recon3d_ros.runtime.sources import open_source
-from recon3d_ros.store.files import SHM
 from recon3d_ros.synth.flight import FlightOptions, SyntheticFlight, camera_of
 
 STEP = 50_000_000
@@ -67,12 +66,7 @@ def orbit(tmp_path):
     return tmp_path / "orbit"
 
 
-def segments(pid):
-    """Files in shared memory that a process made."""
-    return {name for name in os.listdir(SHM) if name.startswith(f"recon3d_{pid}_")}
-
-
-def test_the_mesher_reads_the_memory_that_the_reconstructor_wrote(graph):
+def test_the_mesher_reads_the_memory_that_the_reconstructor_wrote(graph, segments):
     graph.start("-p", "backend:=geometric", "-p", "mesh.publish_rate:=20.0", "-p", "mesh.voxel_size:=0.05")
     taken = []
 
@@ -98,7 +92,9 @@ def test_the_mesher_reads_the_memory_that_the_reconstructor_wrote(graph):
 
 
 @pytest.mark.parametrize("backend", ["rgbd", "geometric", "gct"])
-def test_live_and_offline_give_the_same_trajectory_and_keyframes(backend, request, programs, tmp_path):
+def test_live_and_offline_give_the_same_trajectory_and_keyframes(
+    backend, request, programs, segments, tmp_path
+):
     path = request.getfixturevalue("bag" if backend == "rgbd" else "orbit")
     given = {}
     if backend == "gct":
@@ -128,7 +124,7 @@ def test_live_and_offline_give_the_same_trajectory_and_keyframes(backend, reques
 
 
 def test_two_processes_mesh_through_shared_memory_and_leave_nothing_after_a_signal(
-    graph, bag, programs, tmp_path
+    graph, bag, programs, segments, tmp_path
 ):
     graph.start()
     viewer = graph.probe()
