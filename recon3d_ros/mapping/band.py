@@ -11,10 +11,12 @@ import numpy as np
 
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.mapping import blocks as pool
-from recon3d_ros.mapping.blocks import LIMIT, SIDE
+from recon3d_ros.mapping.blocks import SIDE
 from recon3d_ros.mapping.jit import kernel
+from recon3d_ros.mapping.voxel_hash import EMPTY, pack
 
 _CENTRE = (SIDE - 1) / 2  # of a block, in voxels from its first one
+_MET = 256  # blocks remembered of those that rays just met: neighbouring rays meet the same ones
 
 
 class Lengths(NamedTuple):
@@ -53,38 +55,40 @@ def list_touched(blocks, listed, number, stamp, depth, view, T_map_cam, lengths,
     voxel, truncation, far, spread, widest = lengths
     height, width = depth.shape
     fx, fy, cx, cy = view
-    keys, slots, last_seen = blocks.keys, blocks.slots, blocks.last_seen
-    block = SIDE * voxel
+    per_unit = 1.0 / (SIDE * voxel)  # blocks
+    ox, oy, oz = T_map_cam[0, 3] * per_unit, T_map_cam[1, 3] * per_unit, T_map_cam[2, 3] * per_unit
+    met = np.full(_MET, EMPTY, np.int64)
     refused = 0
-    last_x = last_y = last_z = LIMIT
     for v in range(stride // 2, height, stride):
         for u in range(stride // 2, width, stride):
             d = np.float64(depth[v, u])
             if d <= 0 or d > far:
                 continue
             x, y = (u - cx) / fx, (v - cy) / fy
-            dx = rotated(T_map_cam, 0, x, y, 1.0)
-            dy = rotated(T_map_cam, 1, x, y, 1.0)
-            dz = rotated(T_map_cam, 2, x, y, 1.0)
+            dx = rotated(T_map_cam, 0, x, y, 1.0) * per_unit
+            dy = rotated(T_map_cam, 1, x, y, 1.0) * per_unit
+            dz = rotated(T_map_cam, 2, x, y, 1.0) * per_unit
             half = half_width(d, truncation, spread, widest)
-            steps = int(math.ceil(2 * half * math.sqrt(x * x + y * y + 1) / (block / 2)))
+            steps = math.ceil(4 * half * math.sqrt(x * x + y * y + 1) * per_unit)
+            step = 2 * half / steps
             for i in range(steps + 1):
-                z = max(d + half * (2 * i / steps - 1), 0.0)
-                bx = math.floor((T_map_cam[0, 3] + z * dx) / block + 0.5 / SIDE)
-                by = math.floor((T_map_cam[1, 3] + z * dy) / block + 0.5 / SIDE)
-                bz = math.floor((T_map_cam[2, 3] + z * dz) / block + 0.5 / SIDE)
-                if bx == last_x and by == last_y and bz == last_z:
+                z = max(d - half + i * step, 0.0)
+                bx = np.int64(math.floor(ox + z * dx + 0.5 / SIDE))
+                by = np.int64(math.floor(oy + z * dy + 0.5 / SIDE))
+                bz = np.int64(math.floor(oz + z * dz + 0.5 / SIDE))
+                key, place = pack(bx, by, bz), (bx + 7 * by + 49 * bz) & (_MET - 1)
+                if met[place] == key:
                     continue
-                last_x, last_y, last_z = bx, by, bz
-                slot = pool.find(keys, slots, bx, by, bz)
+                met[place] = key
+                slot = pool.find(blocks.keys, blocks.slots, bx, by, bz)
                 if slot < 0:
                     slot = pool.insert(blocks, bx, by, bz)
                 if slot < 0:
                     refused += 1
                     if not final:
                         return number, refused
-                elif last_seen[slot] != stamp:
-                    last_seen[slot] = stamp
+                elif blocks.last_seen[slot] != stamp:
+                    blocks.last_seen[slot] = stamp
                     listed[number] = slot
                     number += 1
     return number, refused

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from recon3d_ros.core.types import Pose
 
+_JUMP = 10**9  # nanoseconds: a stamp so far back is of another time, not of a keyframe that came late
 _NEWEST = 0.2  # share of the newest speed in the smoothed one
 
 
@@ -23,9 +24,9 @@ class Speed:
 
     def add(self, stamp_ns: int, T_map_cam: Pose, unit: float) -> float:
         """The camera was there then. Lengths are counted in `unit` (map units; 1 for metres). Returns the smoothed speed,
-        units per second; a stamp that does not rise is passed over."""
+        units per second; a stamp that does not rise is passed over, unless time has gone back."""
         position = T_map_cam[:3, 3].copy()
-        if self._last is not None:
+        if self._last is not None and stamp_ns > self._last[0] - _JUMP:
             if stamp_ns <= self._last[0]:
                 return self.value
             seconds = (stamp_ns - self._last[0]) * 1e-9

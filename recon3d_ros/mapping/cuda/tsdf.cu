@@ -35,16 +35,18 @@ extern "C" __global__ void touch(
     if (!(d > 0 && d <= view.far)) return;
     double x = (u - view.cx) / view.fx, y = (v - view.cy) / view.fy;
     const double* T = view.map_cam;
-    double dx = rotated(T, 0, x, y, 1.0), dy = rotated(T, 1, x, y, 1.0), dz = rotated(T, 2, x, y, 1.0);
-    double block = SIDE * view.voxel, half = half_width(view, d);
-    int steps = (int)ceil(2 * half * sqrt(x * x + y * y + 1) / (block / 2));
+    double per_unit = 1.0 / (SIDE * view.voxel), half = half_width(view, d);  // blocks
+    double dx = rotated(T, 0, x, y, 1.0) * per_unit, dy = rotated(T, 1, x, y, 1.0) * per_unit;
+    double dz = rotated(T, 2, x, y, 1.0) * per_unit;
+    int steps = (int)ceil(4 * half * sqrt(x * x + y * y + 1) * per_unit);
+    double step = 2 * half / steps;
     int64 last = -1;
     for (int i = 0; i <= steps; ++i) {
-        double z = d + half * (2.0 * i / steps - 1);
+        double z = d - half + i * step;
         if (z < 0) z = 0;
-        int bx = (int)floor((T[3] + z * dx) / block + 0.5 / SIDE);
-        int by = (int)floor((T[7] + z * dy) / block + 0.5 / SIDE);
-        int bz = (int)floor((T[11] + z * dz) / block + 0.5 / SIDE);
+        int bx = (int)floor(T[3] * per_unit + z * dx + 0.5 / SIDE);
+        int by = (int)floor(T[7] * per_unit + z * dy + 0.5 / SIDE);
+        int bz = (int)floor(T[11] * per_unit + z * dz + 0.5 / SIDE);
         int64 key = pack(bx, by, bz);
         if (key == last) continue;
         last = key;
@@ -121,8 +123,9 @@ __device__ inline int project(const View& view, const int* block, int voxel, flo
     float vx = (float)(voxel % SIDE), vy = (float)(voxel / SIDE % SIDE), vz = (float)(voxel / (SIDE * SIDE));
     float p[3];
     for (int r = 0; r < 3; ++r)
-        p[r] = (float)moved(T, r, x, y, z) + (float)(T[4 * r] * view.voxel) * vx +
-               (float)(T[4 * r + 1] * view.voxel) * vy + (float)(T[4 * r + 2] * view.voxel) * vz;
+        p[r] = (float)moved(T, r, x, y, z) +
+               ((float)(T[4 * r] * view.voxel) * vx + (float)(T[4 * r + 1] * view.voxel) * vy +
+                (float)(T[4 * r + 2] * view.voxel) * vz);
     float inverse = 1.0f / p[2];
     float u = (float)view.fx * p[0] * inverse + (float)(view.cx + 0.5);
     float v = (float)view.fy * p[1] * inverse + (float)(view.cy + 0.5);
