@@ -134,6 +134,8 @@ def measure(timed: Timer, device: str, voxel_size: float, number: int, open3d: b
     blocks: list[MeshBlock] = []
     for index, frame in enumerate(frames(number)):
         keyframe = keyframe_of(index, frame)
+        while mesher.prepare():  # as its thread does between keyframes
+            pass
         timed(ours["integrate"], partial(mesher.integrate, keyframe))
         blocks = timed(ours["extract"], mesher.changed)
         triangles.append(sum(len(block.triangles) for block in blocks))

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reconstructor and mesher, and where asked a bag and RViz. `ros2 launch recon3d_ros slam.launch.py -s` lists arguments.
+The other launch files include this one.
 
-Only what was given is passed on, so that a parameter file keeps the last word on all the rest.
+Only what was given is passed on, so that a parameter file keeps the last word on all the rest. The nodes configure and
+activate themselves (`autostart`), so no lifecycle events are sent from here.
 """
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchDescription
@@ -22,21 +25,34 @@ ARGUMENTS = (
         "true",
         "true: both nodes in one process, keyframes by reference; false: two processes, shared memory",
     ),
+    ("nodes", "both", "both, reconstructor, mesher or none"),
+    ("autostart", "", "false: the nodes wait for a lifecycle manager to configure and activate them"),
+    ("use_respawn", "false", "true: start a program again, 2 s later, that has ended by itself"),
     ("rviz", "false", "true: start RViz with config/rviz/recon3d.rviz"),
     ("bag", "", "rosbag2 folder or file to play; everything ends with it"),
+    ("rate", "1.0", "speed of the bag, 1 as recorded"),
+    ("loop", "false", "true: play the bag again and again"),
     ("image_topic", "", "images, raw or compressed, such as /camera/image_raw; empty: image"),
     ("camera_info_topic", "", "calibration; empty: camera_info, or the one beside the images"),
     ("depth_topic", "", "depth images registered to the images; empty: depth"),
+    ("odom_topic", "", "poses of the flight stack, used with the parameter prior; empty: odom"),
+    ("imu_topic", "", "accelerations, for the direction of gravity; empty: imu"),
+    ("fix_topic", "", "GPS positions; empty: fix"),
+    ("image_transport", "", "auto, raw or compressed"),
     ("backend", "", "auto, geometric, rgbd, gct or slam3r"),
     ("map_frame", "", "world frame of the map"),
     ("odom_frame", "", "continuous world frame"),
     ("base_frame", "", "frame of the vehicle body; empty: the camera is the body"),
+    ("frame_prefix", "", "put before all frames, such as drone1/ where several drones share /tf"),
     ("output", "", "folder in which results are saved at the end"),
 )
 
 # launch argument -> parameter
 PARAMETERS = {
     "backend": "backend",
+    "autostart": "autostart",
+    "image_transport": "input.transport",
+    "frame_prefix": "frames.prefix",
     "map_frame": "frames.map",
     "odom_frame": "frames.odom",
     "base_frame": "frames.base",
@@ -44,10 +60,29 @@ PARAMETERS = {
 }
 
 # launch argument -> topic of the reconstructor
-TOPICS = {"image_topic": "image", "camera_info_topic": "camera_info", "depth_topic": "depth"}
+TOPICS = {
+    "image_topic": "image",
+    "camera_info_topic": "camera_info",
+    "depth_topic": "depth",
+    "odom_topic": "odom",
+    "imu_topic": "imu",
+    "fix_topic": "fix",
+}
+
+# `nodes`, and whether they are composed -> programs
+PROGRAMS = {
+    ("both", True): ("slam",),
+    ("both", False): ("reconstructor", "mesher"),
+    ("reconstructor", True): ("reconstructor",),
+    ("reconstructor", False): ("reconstructor",),
+    ("mesher", True): ("mesher",),
+    ("mesher", False): ("mesher",),
+    ("none", True): (),
+    ("none", False): (),
+}
 
 # Topics in config/rviz/recon3d.rviz; in a namespace they lie below it.
-SHOWN = ("reconstructor/cloud", "reconstructor/path", "mesher/mesh")
+SHOWN = ("reconstructor/cloud", "reconstructor/path", "reconstructor/odometry", "mesher/mesh")
 
 
 def generate_launch_description():
@@ -62,10 +97,12 @@ def generate_launch_description():
 def make_nodes(context):
     """The processes that the arguments ask for."""
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    programs = ["slam"] if is_true(given["composed"]) else ["reconstructor", "mesher"]
-    actions = [node(program, given) for program in programs]
+    respawn = is_true(given["use_respawn"])
+    programs = PROGRAMS[given["nodes"], is_true(given["composed"])]
+    actions = [node(program, given, respawn=respawn, respawn_delay=2.0) for program in programs]
     if given["bag"]:
-        actions.append(node("replay", given, arguments=[given["bag"]], parameters=[], on_exit=Shutdown()))
+        flags = [given["bag"], "--rate", given["rate"], *(["--loop"] if is_true(given["loop"]) else [])]
+        actions.append(node("replay", given, flags, parameters=[], on_exit=Shutdown()))
     if is_true(given["rviz"]):
         actions.append(rviz(given))
     return actions
@@ -88,9 +125,9 @@ def node(program, given, arguments=(), **changes):
 
 def parameters(given):
     """The parameter file, and what was given beside it."""
-    values = {PARAMETERS[name]: given[name] for name in PARAMETERS if given[name]}
-    if given["use_sim_time"]:
-        values["use_sim_time"] = is_true(given["use_sim_time"])
+    texts = [name for name in PARAMETERS if given[name] and name != "autostart"]
+    values = {PARAMETERS[name]: ParameterValue(given[name], value_type=str) for name in texts}
+    values |= {name: is_true(given[name]) for name in ("autostart", "use_sim_time") if given[name]}
     return ([given["params_file"]] if given["params_file"] else []) + ([values] if values else [])
 
 
@@ -101,7 +138,10 @@ def rviz(given):
         package="rviz2",
         executable="rviz2",
         namespace=given["namespace"],
-        arguments=["-d", [FindPackageShare("recon3d_ros"), "/config/rviz/recon3d.rviz"]],
+        arguments=[
+            *("-d", [FindPackageShare("recon3d_ros"), "/config/rviz/recon3d.rviz"]),
+            *("-f", given["frame_prefix"] + (given["map_frame"] or "map")),
+        ],
         parameters=[{"use_sim_time": is_true(given["use_sim_time"])}],
         remappings=[("/image", image), *((f"/{topic}", topic) for topic in SHOWN)],
     )

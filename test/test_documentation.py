@@ -38,3 +38,10 @@ def test_links_between_pages_lead_somewhere():
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_every_test_that_a_page_names_exists():
+    page = (ROOT / "docs/conventions.md").read_text()
+    named = set(re.findall(r"`([\w/]+\.py)::(test_\w+)`", page))
+    assert len(named) > 50
+    assert [n for n in named if f"def {n[1]}(" not in (ROOT / "test" / n[0]).read_text()] == []

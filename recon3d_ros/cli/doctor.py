@@ -50,7 +50,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     text = "say what is installed, what is missing, and what the ROS graph offers"
     parser = commands.add_parser("doctor", help=text, description=text)
     parser.add_argument(
-        "--graph", action="store_true", help="also list camera topics of the running ROS graph"
+        "--graph",
+        action="store_true",
+        help="also list camera topics of the running ROS graph, and how our nodes in it are doing",
     )
     parser.add_argument(
         "--compile",
@@ -61,7 +63,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def command(args: argparse.Namespace) -> int:
-    """Print the findings; 1 when something the base needs is missing."""
+    """Print the findings; 1 when something the base needs is missing, or a running node has a problem."""
     print(
         f"recon3d {__version__}, Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"
     )
@@ -70,9 +72,8 @@ def command(args: argparse.Namespace) -> int:
     _environment()
     if args.compile:
         _compile()
-    if args.graph:
-        _graph()
-    return 1 if any(not need.extra for need in missing) else 0
+    healthy = _graph() if args.graph else True
+    return 0 if healthy and all(need.extra for need in missing) else 1
 
 
 def _line(need: Need) -> bool:
@@ -140,11 +141,18 @@ def _compile() -> None:
     print(f"  ok       kernels compiled in {time.perf_counter() - start:.0f} s")
 
 
-def _graph() -> None:
+def _graph() -> bool:
+    """True when no running node has a problem."""
     from recon3d_ros.core.errors import require
 
     require("rclpy", extra="ros")
+    from recon3d_ros.cli.graph import table
     from recon3d_ros.ros.graph import describe_graph
+    from recon3d_ros.ros.survey import survey
 
     for line in describe_graph(wait=2.0):
         print(f"  {line}")
+    seen = survey()
+    for line in table(seen):
+        print(f"  {line}")
+    return not seen.problems

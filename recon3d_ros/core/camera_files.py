@@ -34,12 +34,15 @@ class Calibration:
     poses_of: str = ""
 
 
-def load_camera(path: str | Path) -> Camera:
-    """The camera of a calibration file. Raises InputError for a missing, unreadable, unknown or uncalibrated one."""
+def load_camera(path: str | Path, rectified: bool = False) -> Camera:
+    """The camera of a calibration file; rectified: of images rectified by it (`projection_matrix`).
+
+    Raises InputError for a missing, unreadable, unknown or uncalibrated one.
+    """
     data = _load(path)
     try:
         if "camera_matrix" in data:
-            return _from_ros(data)
+            return _from_ros(data, rectified)
         if "cam0" in data:
             return _from_kalibr(data["cam0"])
         if "fx" in data:
@@ -102,13 +105,16 @@ def _load(path: str | Path) -> Mapping[str, Any]:
     return data
 
 
-def _from_ros(data: Mapping[str, Any]) -> Camera:
+def _from_ros(data: Mapping[str, Any], rectified: bool) -> Camera:
+    width, height = int(data["image_width"]), int(data["image_height"])
+    if rectified and "projection_matrix" in data:
+        p = np.array(data["projection_matrix"]["data"], dtype=np.float64).reshape(3, 4)
+        return Camera(width, height, float(p[0, 0]), float(p[1, 1]), float(p[0, 2]), float(p[1, 2]))
     k = np.array(data["camera_matrix"]["data"], dtype=np.float64).reshape(3, 3)
     coefficients = (data.get("distortion_coefficients") or {}).get("data") or ()
     name = str(data.get("distortion_model") or ("plumb_bob" if len(coefficients) else ""))
-    size = int(data["image_width"]), int(data["image_height"])
     fx, fy, cx, cy = float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])
-    return Camera(*size, fx, fy, cx, cy, model_name(name), tuple(float(c) for c in coefficients))
+    return Camera(width, height, fx, fy, cx, cy, model_name(name), tuple(float(c) for c in coefficients))
 
 
 def _from_kalibr(data: Mapping[str, Any]) -> Camera:

@@ -19,6 +19,16 @@ class InputParams:
         "reliability asked of image publishers; auto adapts to them",
         choices=("auto", "reliable", "best_effort"),
     )
+    camera: str = param(
+        "",
+        "live: calibration file (camera_calibration YAML) used where no camera_info is published or it is empty; guess: a "
+        "guessed focal length; empty: images wait for camera_info",
+    )
+    prior_frame: str = param(
+        "",
+        "live, with prior: frame of /tf (such as odom) in which the camera is looked up where nothing publishes odom; "
+        "empty: none",
+    )
     queue: int = param(
         8, "frames that may wait; beyond it the oldest is dropped and counted", low=1, high=1000
     )
@@ -36,8 +46,21 @@ class FrameParams:
     odom: str = param("odom", "continuous world frame")
     base: str = param("", "frame of the vehicle body; empty: the camera is the body")
     camera: str = param("", "optical frame; empty: the frame_id of the images")
+    prefix: str = param(
+        "",
+        "put before these names and the frame_ids of inputs that lack it, such as drone1/ where drones share /tf",
+    )
     publish_tf: bool = param(True, "publish map -> odom")
     publish_odom_tf: bool = param(True, "publish odom -> base where no other node does")
+
+    def named(self, frame: str) -> str:
+        """A frame as it is called on TF: with the prefix, once, and without a leading slash; no name stays none."""
+        frame, prefix = frame.lstrip("/"), self.prefix.lstrip("/")
+        return frame if not frame or frame.startswith(prefix) else prefix + frame
+
+    def optical(self, frame_id: str) -> str:
+        """The frame of images that name `frame_id`, as it is called on TF."""
+        return self.named(self.camera or frame_id)
 
 
 @dataclass(frozen=True)
@@ -75,7 +98,10 @@ class KeyframeParams:
 class ScaleParams:
     """Metres and gravity for a backend that knows neither."""
 
-    gps: bool = param(True, "take positions that come with the images (EXIF, gps.txt) as reference")
+    gps: bool = param(
+        True, "take positions that come with the images (EXIF, gps.txt, topic fix) as reference"
+    )
+    imu: bool = param(True, "live: take the direction of gravity from the topic imu")
     camera_height: float = param(
         0.0, "height of the camera above flat ground, of a ground vehicle; 0: not known", unit="m", low=0.0
     )
@@ -112,6 +138,9 @@ class CloudParams:
 
     stride: int = param(
         2, "every n-th row and column of the depth image becomes a published point", low=1, high=64
+    )
+    publish_rate: float = param(
+        0.0, "largest rate of published clouds, by their stamps; 0: one for each keyframe", unit="Hz", low=0.0
     )
     min_confidence: float = param(0.3, "points of less confidence are dropped", low=0.0, high=1.0)
     voxel_size: float = param(
@@ -151,7 +180,12 @@ class MeshParams:
         high=0.5,
     )
     max_depth: float = param(3.0, "depth beyond which nothing is integrated", unit="median depth", low=1.0)
-    min_weight: float = param(1.0, "observations a voxel needs before it is meshed", low=0.0, high=100.0)
+    min_weight: float = param(
+        0.0,
+        "observations a voxel needs before it is meshed; 0: 1 of a depth sensor, 2 of depth that was computed",
+        low=0.0,
+        high=100.0,
+    )
     carve: bool = param(True, "empty the space in front of a measured depth")
     duplicate_share: float = param(
         0.9,
@@ -325,6 +359,15 @@ class Config:
         True, "live nodes configure and activate themselves; false: a lifecycle manager does"
     )
     output: str = param("", "folder in which a live node saves its results when it stops; empty: none")
+    on_time_jump: str = param(
+        "reset",
+        "what becomes of the map when ROS time goes back: it is forgotten, goes on, or is kept while another one begins",
+        choices=("reset", "continue", "new_map"),
+    )
+    threads: int = param(
+        0, "threads that OpenCV and torch take for one piece of work; 0: they decide", low=0, high=1024
+    )
+    cpus: str = param("", "CPUs that a live process may use, such as 0-2,5; empty: all")
     input: InputParams = field(default_factory=InputParams)
     frames: FrameParams = field(default_factory=FrameParams)
     keyframe: KeyframeParams = field(default_factory=KeyframeParams)

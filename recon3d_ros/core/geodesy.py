@@ -9,12 +9,16 @@ from recon3d_ros.core.geometry import Array
 
 #: Larger half axis in metres and squared eccentricity of the ellipsoid.
 _A, _E2 = 6378137.0, 6.69437999014e-3
+#: Metres, beyond which nothing flies that has a camera and a receiver.
+_HIGHEST = 1e6
+#: Longest time between fixes over which a receiver is taken to move evenly, and longest time after the last one.
+_LONGEST_NS, _AHEAD_NS = 1_500_000_000, 500_000_000
 
 
 def is_fix(latitude: float, longitude: float, altitude: float) -> bool:
     """Whether it is a place on Earth; receivers without satellites report NaN or zeros."""
-    finite = bool(np.isfinite([latitude, longitude, altitude]).all())
-    return finite and abs(latitude) <= 90 and abs(longitude) <= 180 and (latitude, longitude) != (0.0, 0.0)
+    known = bool(np.isfinite([latitude, longitude]).all()) and abs(altitude) < _HIGHEST
+    return known and abs(latitude) <= 90 and abs(longitude) <= 180 and (latitude, longitude) != (0.0, 0.0)
 
 
 class LocalFrame:
@@ -36,6 +40,16 @@ class LocalFrame:
         start, R = self._origin
         out: Array = R @ (point - start)
         return out
+
+
+def position_between(first: tuple[int, Array], second: tuple[int, Array], stamp_ns: int) -> Array | None:
+    """Position [3] at a stamp (ns) from two stamped ones: on the line through them, also a little past the second,
+    since fixes come late. None where they are too far apart in time, or the stamp from them."""
+    (t0, a), (t1, b) = first, second
+    if t1 - t0 > _LONGEST_NS or not t0 <= stamp_ns <= t1 + min(t1 - t0, _AHEAD_NS):
+        return None
+    out: Array = a + (stamp_ns - t0) / (t1 - t0) * (b - a)
+    return out
 
 
 def _east_north_up(lat: float, lon: float) -> Array:

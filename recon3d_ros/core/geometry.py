@@ -88,6 +88,12 @@ def se3_exp(xi: Array) -> Array:
     return pose(so3_exp(omega), V @ rho)
 
 
+def interpolated(A: Array, B: Array, share: float) -> Array:
+    """The pose at this share of the way from pose A to pose B: straight on, turning evenly."""
+    turn = so3_exp(share * so3_log(A[:3, :3].T @ B[:3, :3]))
+    return pose(A[:3, :3] @ turn, (1 - share) * A[:3, 3] + share * B[:3, 3])
+
+
 def rotation_angle(R: Array) -> float:
     """Angle of a rotation matrix in radians, 0 to pi."""
     return float(np.linalg.norm(so3_log(R)))

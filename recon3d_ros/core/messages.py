@@ -5,6 +5,7 @@ makes. Images have a module of their own, `core.image_messages`."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.camera_files import model_name
 from recon3d_ros.core.errors import FrameError
 from recon3d_ros.core.geometry import pose, rotation_from_quaternion
+from recon3d_ros.core.gravity import Inertia
 from recon3d_ros.core.types import Pose
 
+#: Metres; the centre of the Earth is nearer.
+_FARTHEST = 1e8
 _TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
 
 
@@ -33,6 +37,19 @@ def base_topic(topic: str) -> str:
 def camera_info_topic(topic: str) -> str:
     """The camera_info that belongs to an image topic: the one beside it."""
     return base_topic(topic).rpartition("/")[0] + "/camera_info"
+
+
+def is_depth_topic(topic: str) -> bool:
+    """True for image topics that hold depth by their name."""
+    return "depth" in topic.lower()
+
+
+def one_per_image(topics: Iterable[str]) -> list[str]:
+    """One topic for each image, sorted: raw before its compressed forms, which sort after it."""
+    chosen: dict[str, str] = {}
+    for topic in sorted(topics):
+        chosen.setdefault(base_topic(topic), topic)
+    return list(chosen.values())
 
 
 def is_rectified(topic: str) -> bool:
@@ -66,7 +83,8 @@ def camera_from_info(message: Any, rectified: bool = False) -> Camera | None:
 
 
 def pose_from_message(message: Any) -> Pose:
-    """4x4 pose of a geometry_msgs Pose or Transform. Raises FrameError for NaN or a quaternion that is no rotation."""
+    """4x4 pose of a geometry_msgs Pose or Transform. Raises FrameError for NaN, a place beyond the Earth, or a
+    quaternion that is no rotation."""
     position = getattr(message, "position", None) or message.translation
     q = getattr(message, "orientation", None) or message.rotation
     T = np.array([position.x, position.y, position.z], dtype=np.float64)
@@ -74,9 +92,23 @@ def pose_from_message(message: Any) -> Pose:
         R = rotation_from_quaternion(np.array([q.x, q.y, q.z, q.w], dtype=np.float64))
     except ValueError as error:
         raise FrameError("prior", f"pose message: {error}") from error
-    if not np.isfinite(T).all():
+    if not (np.abs(T) < _FARTHEST).all():
         raise FrameError("prior", f"pose message: position {T.tolist()}")
     return pose(R, T)
+
+
+def inertia_from_message(message: Any) -> Inertia:
+    """The reading of a sensor_msgs Imu without what it does not give: first element of a covariance -1 (REP-145)."""
+
+    def given(covariance: Any) -> bool:
+        return float(covariance[0]) != -1.0
+
+    force, turn, q = message.linear_acceleration, message.angular_velocity, message.orientation
+    return Inertia(
+        np.array([force.x, force.y, force.z]) if given(message.linear_acceleration_covariance) else None,
+        np.array([turn.x, turn.y, turn.z]) if given(message.angular_velocity_covariance) else None,
+        np.array([q.x, q.y, q.z, q.w]) if given(message.orientation_covariance) else None,
+    )
 
 
 def _windowed(camera: Camera, roi: Any) -> Camera:

@@ -182,6 +182,8 @@ def _convert(p: Parameter, value: object) -> Value:
             return float(value)
         except ValueError:
             pass
+    if p.type is str and type(value) is int:  # `-p cpus:=1`
+        return str(value)
     if type(value) is not p.type:
         raise InputError(f"parameter '{p.name}' takes {_NAMES[p.type]}; got {value!r}")
     return typing.cast(Value, value)

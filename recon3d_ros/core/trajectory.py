@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon3d_ros.core.errors import InputError
-from recon3d_ros.core.geometry import Array, pose, quaternion_from_rotation, rotation_from_quaternion
+from recon3d_ros.core.geometry import (
+    Array,
+    interpolated,
+    pose,
+    quaternion_from_rotation,
+    rotation_from_quaternion,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +54,36 @@ class Trajectory:
         closer_left = np.abs(self.stamps_ns[left] - stamps_ns) < np.abs(self.stamps_ns[right] - stamps_ns)
         index = np.where(closer_left, left, right)
         return np.where(np.abs(self.stamps_ns[index] - stamps_ns) <= tolerance_ns, index, -1)
+
+
+def recorded(stamps_ns: NDArray[np.int64], poses: Array) -> Trajectory:
+    """The trajectory of stamps [N], in the order in which they came, and their poses [N,4,4]. Where time went back, it is
+    as on a tape: what was recorded later replaces what lay between its first and its last stamp."""
+    passes = [0, *(np.flatnonzero(np.diff(stamps_ns) <= 0) + 1), len(stamps_ns)]
+    kept = np.ones(len(stamps_ns), dtype=bool)
+    for first, end in pairwise(passes[1:]):
+        before = stamps_ns[:first]
+        kept[:first] &= (before < stamps_ns[first]) | (before > stamps_ns[end - 1])
+    order = np.flatnonzero(kept)[np.argsort(stamps_ns[kept])]
+    return Trajectory(stamps_ns[order], poses[order])
+
+
+def pose_between(
+    before: tuple[int, Array] | None,
+    after: tuple[int, Array] | None,
+    stamp_ns: int,
+    tolerance_ns: int,
+    gap_ns: int,
+) -> Array | None:
+    """Pose at a stamp from its stamped neighbours: interpolated when they are no more than `gap_ns` apart, else the nearest
+    one within the tolerance, else None."""
+    if after is not None and after[0] == stamp_ns:
+        return after[1]
+    if before is not None and after is not None and after[0] - before[0] <= gap_ns:
+        return interpolated(before[1], after[1], (stamp_ns - before[0]) / (after[0] - before[0]))
+    known = [item for item in (after, before) if item is not None]
+    nearest = min(known, key=lambda item: abs(item[0] - stamp_ns), default=None)
+    return None if nearest is None or abs(nearest[0] - stamp_ns) > tolerance_ns else nearest[1]
 
 
 def to_ns(seconds: str) -> int:

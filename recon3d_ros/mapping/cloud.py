@@ -66,6 +66,11 @@ class CloudMap:
         return sum(len(part.points) for part in self._parts.values())
 
     @property
+    def nbytes(self) -> int:
+        """Memory of points and colours, bytes; callable from any thread."""
+        return sum(part.points.nbytes + part.colours.nbytes for part in list(self._parts.values()))
+
+    @property
     def points(self) -> Floats:
         """All points float32 [N,3] in the map, oldest keyframe first."""
         located = [_move(part.T_map_cam, part.points) for part in self._parts.values()]

@@ -225,7 +225,7 @@ class Mesher:
     def _begin(self, keyframe: Keyframe, median: float, voxel_size: float) -> None:
         """The first keyframe that can be used."""
         self.voxel_size = voxel_size
-        self._volumes.begin(voxel_size, median)
+        self._volumes.begin(voxel_size, median, keyframe.scale)
         self._volume = self._volumes.make()
         if self.params.voxel_size and keyframe.scale == Scale.UNKNOWN:
             log.warning(

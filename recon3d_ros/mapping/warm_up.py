@@ -40,7 +40,7 @@ def _try_out(params: MeshParams) -> None:
     mesher.surface()
     # Checkpoints are taken where the memory of depth images is full.
     volumes = Volumes(params)
-    volumes.begin(_VOXEL, 1.0)
+    volumes.begin(_VOXEL, 1.0, Scale.SENSOR)
     volume = volumes.make()
     volume.integrate(splat(keyframes[0], 10.0)[0], np.eye(4), 5.0)
     for _ in volume.checkpoint().restored()[1]:

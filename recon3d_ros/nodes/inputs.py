@@ -11,10 +11,12 @@ from typing import Any
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from recon3d_ros.core.camera import Camera
+from recon3d_ros.core.camera_files import load_camera
 from recon3d_ros.core.config import InputParams
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.messages import camera_from_info, camera_info_topic, is_rectified, stamp_ns
 from recon3d_ros.nodes.capture import Capture
+from recon3d_ros.nodes.image_choice import ImageChoice
 from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.nodes.worker import total
 from recon3d_ros.ros.graph import Offer, describe_topic, find_images, publishers
@@ -23,23 +25,34 @@ from recon3d_ros.runtime.sync import Pair, Synchroniser
 
 #: Messages that may arrive at once: callbacks are short, but the interpreter is not always free.
 _BURST = 10
+#: `input.camera` for images that nothing is known of.
+_GUESS = "guess"
 
 
 class CameraInput:
-    """Subscribes when publishers are there, so that transport and QoS fit them. Images wait for the first camera_info.
+    """Subscribes when publishers are there, so that transport and QoS fit them. Images wait for the first camera_info,
+    unless `input.camera` stands for it.
 
-    counts: messages that led to no capture, by reason.
+    counts: messages that led to no capture, by reason. is_old: whether a message of a kind (image, depth) with this stamp
+    is of the time before a jump. Raises InputError where the file `input.camera` is no calibration.
     """
 
     def __init__(
-        self, node: ManagedNode, params: InputParams, needs_depth: bool, sink: Callable[[Capture], None]
+        self,
+        node: ManagedNode,
+        params: InputParams,
+        needs_depth: bool,
+        sink: Callable[[Capture], None],
+        is_old: Callable[[str, int], bool] = lambda kind, stamp_ns: False,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.received = 0
         self._node = node
         self._params = params
         self._sink = sink
+        self._is_old = is_old
         self._log = node.get_logger()
+        self._choice = ImageChoice(node, params)
         self._sync: Synchroniser[Any, Any] = Synchroniser(round(params.sync * 1e9))
         self._waiting: deque[Pair[Any, Any]] = deque()
         self._subscriptions: list[Any] = []
@@ -49,6 +62,7 @@ class CameraInput:
         self._since = time.monotonic()
         self._cameras: dict[str, Camera | None] = {}
         self._has_depth = False
+        self._file = self._calibration(rectified=False)
 
     @property
     def drops(self) -> Counter[str]:
@@ -60,9 +74,17 @@ class CameraInput:
         """True once subscribed."""
         return bool(self._subscriptions)
 
+    @property
+    def calibration(self) -> str:
+        """What the camera of the images is known from: `camera_info`, `file`, `guessed`, or `none yet`."""
+        if "camera_info" not in self._cameras:
+            return "none yet"
+        camera = self._cameras["camera_info"]
+        return "guessed" if camera is None else "file" if camera is self._file else "camera_info"
+
     def image_offer(self) -> Offer | None:
-        """Who publishes the images, None while nobody does."""
-        return find_images(self._node, "image", self._params.transport)
+        """Who publishes the images to be taken, None while nobody does."""
+        return self._choice.offer()
 
     def depth_offer(self) -> Offer | None:
         """Who publishes depth images, None while nobody does."""
@@ -72,9 +94,15 @@ class CameraInput:
         """Subscribe to the images of `image`, the camera_info beside them and, if given, the depth of `depth`."""
         self._has_depth = depth is not None
         self._topics = {}
+        self._choice.say(image)
         self._subscribe_images("image", image, self._on_image)
         info = self._info_topic(image)
-        self._subscribe_info("camera_info", info, is_rectified(image.topic))
+        self._file = self._calibration(is_rectified(image.topic))
+        if self._params.camera and not publishers(self._node, info):
+            self._cameras["camera_info"] = self._file
+            self._log.info(f"nobody publishes {info}: input.camera is used ({self._params.camera})")
+        else:
+            self._subscribe_info("camera_info", info, is_rectified(image.topic))
         if depth is not None:
             self._subscribe_images("depth", depth, self._on_depth)
             depth_info = camera_info_topic(depth.topic)
@@ -107,10 +135,16 @@ class CameraInput:
         if not missing:
             return None
         lines = [line for kind in missing for line in describe_topic(self._node, self._topics[kind])]
+        remedy = " Without camera_info: -p input.camera:=FILE (or guess)." if "camera_info" in missing else ""
         return (
             f"did not receive {', '.join(missing)} for {wait:g} s. Is it published, and do names (-r {missing[0]}:=/...) "
-            "and QoS fit? Waiting for\n  " + "\n  ".join(lines)
+            f"and QoS fit?{remedy} Waiting for\n  " + "\n  ".join(lines)
         )
+
+    def _calibration(self, rectified: bool) -> Camera | None:
+        """The camera of the file `input.camera`, None where none is given."""
+        path = self._params.camera
+        return None if path in ("", _GUESS) else load_camera(path, rectified)
 
     def _subscribe_images(self, kind: str, offer: Offer, callback: Callable[[Any], None]) -> None:
         depth = max(self._params.queue, _BURST)
@@ -140,8 +174,13 @@ class CameraInput:
             self.counts["camera_info invalid"] += 1
             self._log.error(f"{kind}: {error}", throttle_duration_sec=5.0)
             return
+        if camera is None and kind == "camera_info":
+            camera = self._file
         if camera is None and kind not in self._cameras:
-            self._log.warning(f"{self._topics[kind]} is not calibrated (k[0] is 0)")
+            self._log.warning(
+                f"{self._topics[kind]} is not calibrated (k[0] is 0): the focal length is guessed; "
+                "give a calibration with -p input.camera:=FILE"
+            )
         self._heard[kind] = time.monotonic()
         self._cameras[kind] = camera
         self._release()
@@ -164,6 +203,9 @@ class CameraInput:
         stamp = stamp_ns(message)
         if stamp <= 0:
             self.counts[f"{kind} without stamp"] += 1
+        elif self._is_old(kind, stamp):
+            self.counts[f"{kind} from before time jumped"] += 1
+            return 0
         return max(stamp, 0)
 
     def _hand_over(self, pairs: list[Pair[Any, Any]]) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import copy
 from functools import partial
@@ -29,12 +29,18 @@ class ManagedNode(LifecycleNode):
     `configured` and `active`.
 
     A step that raises leads through error processing, which frees everything, to `unconfigured`; failure: what it raised.
+    arguments: for this node alone, as they stand behind --ros-args; they come before those of the process.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, arguments: Sequence[str] = ()) -> None:
         self.configured, self.active = ExitStack(), ExitStack()
         self.failure: Exception | None = None
-        super().__init__(name, automatically_declare_parameters_from_overrides=True)
+        self._is_destroyed = False
+        super().__init__(
+            name,
+            cli_args=["--ros-args", *arguments] if arguments else None,
+            automatically_declare_parameters_from_overrides=True,
+        )
 
     def configure(self) -> None:
         """Load models, get memory, make publishers and services."""
@@ -46,14 +52,19 @@ class ManagedNode(LifecycleNode):
         """What must be done before the node falls silent."""
 
     @property
+    def state(self) -> str:
+        """Of the life of the node, such as `inactive`."""
+        return "finalized" if self._is_destroyed else str(self._state_machine.current_state[1])
+
+    @property
     def is_active(self) -> bool:
         """True while the node listens and speaks."""
-        return bool(self._state_machine.current_state[1] == "active")
+        return self.state == "active"
 
     @property
     def is_configured(self) -> bool:
         """True while models, memory and publishers are there."""
-        return self._state_machine.current_state[1] in ("inactive", "active", "activating", "deactivating")
+        return self.state in ("inactive", "active", "activating", "deactivating")
 
     def start(self) -> None:
         """Do what a manager would ask for: configure and activate. Raises what failed."""
@@ -70,6 +81,9 @@ class ManagedNode(LifecycleNode):
         """Free everything, whatever the state."""
         self._free()
         super().destroy_node()
+        if not self._is_destroyed:
+            self._is_destroyed = True
+            self._state_machine.destroy_when_not_in_use()  # while it lives, others see the node
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.failure = None

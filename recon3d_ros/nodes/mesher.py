@@ -31,6 +31,7 @@ from recon3d_ros.ros.messages import Keyframe as KeyframeMessage
 from recon3d_ros.ros.messages import Status
 from recon3d_ros.ros.parameters import declare
 from recon3d_ros.runtime.mesher import MesherLoop
+from recon3d_ros.runtime.metrics import stage_values
 from recon3d_ros.runtime.results import prepare_folder
 from recon3d_ros.store.reader import SegmentReader
 
@@ -47,9 +48,10 @@ class MesherNode(ManagedNode):
 
     loop: MesherLoop
 
-    def __init__(self, follow: bool = True) -> None:
-        super().__init__("mesher")
+    def __init__(self, follow: bool = True, arguments: Sequence[str] = ()) -> None:
+        super().__init__("mesher", arguments)
         self.config = declare(self, Config, LIVE, self._on_change)
+        process.limit(self.config)
         self._follows = follow
         if self.config.autostart:
             self.start()
@@ -64,7 +66,7 @@ class MesherNode(ManagedNode):
         self._sequence: int | None = None
         self._stamp_ns = 0
         self._scale = Scale.UNKNOWN
-        self._frame = self.config.frames.map
+        self._frame = self.config.frames.named(self.config.frames.map)
         self._reader = SegmentReader()
         self.configured.callback(self._reader.close)
         mesh = self.config.mesh
@@ -130,8 +132,12 @@ class MesherNode(ManagedNode):
     def drops(self) -> Counter[str]:
         """Keyframes and notices given up, by reason."""
         loop = self.loop
-        unused = {r: n for r, n in dict(loop.mesher.counters).items() if not r.startswith(_NOT_DROPS)}
-        return total(self._counts, loop.metrics.drops, {"mesher behind": loop.dropped}, unused)
+        return total(self._counts, loop.metrics.drops, {"mesher behind": loop.dropped}, self._unused())
+
+    def _unused(self) -> Mapping[str, int]:
+        """Keyframes that were not needed or not usable, by reason."""
+        counters = dict(self.loop.mesher.counters)
+        return {r: n for r, n in counters.items() if not r.startswith(_NOT_DROPS)}
 
     def _on_notice(self, message: KeyframeMessage) -> None:
         if self._sequence is not None and message.sequence <= self._sequence:
@@ -210,10 +216,13 @@ class MesherNode(ManagedNode):
             "mesh_mb": f"{mesher.memory_mb:.0f}",
             "integrated": mesher.keyframes,
             "rebuilding": mesher.rebuilding,
-            **{f"{name}_ms": f"{stage.p50:.1f}" for name, stage in stages.items()},
+            "queue_max": loop.waiting_most,
+            "markers_mb": f"{mesher.triangles * self._writer.triangle_bytes / 1e6:.1f}",
+            **stage_values(stages),
             **dict(mesher.counters),
         }
-        return Health("mesh", status, self.drops(), values=values)
+        unused = frozenset(self._unused())
+        return Health("mesh", status, self.drops(), self._received, mesher.keyframes, unused, values=values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

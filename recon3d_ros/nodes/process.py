@@ -18,7 +18,9 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
+from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import InputError, ReconError
+from recon3d_ros.core.threads import limit_threads, pin
 from recon3d_ros.ros.environment import check_environment
 
 
@@ -68,6 +70,13 @@ def run(make: Callable[[Stop], Session], arguments: Sequence[str] | None = None)
         return _live(make, stop)
     finally:
         rclpy.try_shutdown()
+
+
+def limit(config: Config) -> None:
+    """Keep this process within the CPUs and threads that a node's parameters name. Raises InputError for CPUs that are not
+    there. Nodes call it before they load anything."""
+    pin(config.cpus)
+    limit_threads(config.threads)
 
 
 def _live(make: Callable[[Stop], Session], stop: Stop) -> int:

@@ -7,10 +7,7 @@ import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from rclpy.clock import JumpThreshold
-from rclpy.duration import Duration
 from std_srvs.srv import SetBool, Trigger
 
 from recon3d_ros.backends import registry
@@ -19,18 +16,17 @@ from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import InputError, ReconError
 from recon3d_ros.core.types import Frame, Tracking
 from recon3d_ros.nodes import process
-from recon3d_ros.nodes.capture import Capture, no_prior
+from recon3d_ros.nodes.aiding import AidingInputs
+from recon3d_ros.nodes.capture import Capture
 from recon3d_ros.nodes.health import Health, HealthPublisher
 from recon3d_ros.nodes.inputs import CameraInput
+from recon3d_ros.nodes.jumps import TimeJumps
 from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.nodes.outputs import Consumer, StepPublisher
-from recon3d_ros.nodes.prior import OdometryPrior
 from recon3d_ros.nodes.worker import LiveRun, total
-from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import header
-from recon3d_ros.ros.messages import Status, TFMessage
+from recon3d_ros.ros.messages import Status
 from recon3d_ros.ros.parameters import declare
-from recon3d_ros.ros.tf import StaticTransforms
 from recon3d_ros.runtime.pipeline import Pipeline, Step
 from recon3d_ros.runtime.results import Results, prepare_folder, save
 from recon3d_ros.runtime.warm_up import warm_up
@@ -39,7 +35,24 @@ from recon3d_ros.store.keyframe_store import KeyframeStore
 from recon3d_ros.store.shared import SharedArena
 
 #: Parameters that may change while the node runs.
-LIVE = ("output", "frames.publish_tf", "frames.publish_odom_tf", "cloud.stride")
+LIVE = (
+    "output",
+    "on_time_jump",
+    "frames.publish_tf",
+    "frames.publish_odom_tf",
+    "cloud.stride",
+    "cloud.publish_rate",
+)
+
+#: What is said when time went back.
+_AFTER_JUMP = {
+    "reset": "the map begins anew",
+    "continue": "the map goes on",
+    "new_map": "another map begins, those so far are kept",
+}
+
+#: Images left out because the user wants it so.
+_NO_LOSS = frozenset({"paused"})
 
 #: Seconds between looks at the graph and at what arrived.
 _LOOK = 0.25
@@ -55,12 +68,17 @@ class ReconstructorNode(ManagedNode):
     outputs: StepPublisher
     input: CameraInput
 
-    def __init__(self, consumer: Consumer | None = None, create: Create = registry.create) -> None:
-        super().__init__("reconstructor")
+    def __init__(
+        self,
+        consumer: Consumer | None = None,
+        create: Create = registry.create,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        super().__init__("reconstructor", arguments)
         self.config = declare(self, Config, LIVE, self._on_change)
+        process.limit(self.config)
         self._create = create
         self._consumer = consumer
-        self._has_jumped = False
         if self.config.autostart:
             self.start()
 
@@ -72,10 +90,11 @@ class ReconstructorNode(ManagedNode):
         self._backend = self.config.backend
         self._counts: Counter[str] = Counter()
         self._is_paused = self._was_offered = False
-        self._transforms = StaticTransforms()
-        self.outputs = StepPublisher(self, self.config, self._transforms, self._consumer)
-        self._prior = OdometryPrior(self, params, self._transforms) if self.config.prior else None
-        self.input = CameraInput(self, params, self._backend == "rgbd", self._on_capture)
+        self._jumps = TimeJumps(self, self._on_jump)
+        is_old = self._jumps.is_old
+        self._aiding = AidingInputs(self, self.config, is_old)
+        self.outputs = StepPublisher(self, self.config, self._aiding.transforms, self._consumer)
+        self.input = CameraInput(self, params, self._backend == "rgbd", self._on_capture, is_old)
         self._health = HealthPublisher(self, self._ask)
         if self._backend != "auto":
             self._begin()
@@ -84,13 +103,8 @@ class ReconstructorNode(ManagedNode):
         self.add_service(Trigger, "~/save_map", self._on_save)
 
     def activate(self) -> None:
-        """Listen to transforms, poses and the clock, and look out for a camera."""
-        self.add_subscription(TFMessage, "/tf_static", self._transforms.add, qos.TF_STATIC)
-        if self._prior is not None:
-            self._prior.listen()
-        backwards = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-0.1))
-        jumps = self.get_clock().create_jump_callback(backwards, post_callback=self._on_jump)
-        self.active.callback(jumps.unregister)
+        """Listen to transforms and poses, and look out for a camera."""
+        self._aiding.listen()
         self._health.start()
         self.add_timer(_LOOK, self._look)
 
@@ -130,8 +144,7 @@ class ReconstructorNode(ManagedNode):
         def publish(step: Step, frame: Frame | None) -> None:
             self.outputs.publish(step, frame, store)
 
-        prior_at = self._prior.at if self._prior else no_prior
-        self.run = LiveRun(self.config, pipeline, publish, self.outputs.reset, prior_at)
+        self.run = LiveRun(self.config, pipeline, publish, self.outputs.reset, self._aiding.aids)
         self.configured.callback(self._end)
 
     def _end(self) -> None:
@@ -141,12 +154,9 @@ class ReconstructorNode(ManagedNode):
         self.run = None
 
     def _look(self) -> None:
-        if self._has_jumped:
-            self._has_jumped = False
-            self.get_logger().warning("time jumped back: the map begins anew")
-            self._reset()
         if self.run is not None and self.run.refused is not None:
             return self._give_up(self.run.refused)
+        self._aiding.look()
         if not self.input.is_open:
             self._open()
         silence = self.input.silence()
@@ -186,8 +196,13 @@ class ReconstructorNode(ManagedNode):
         if self.run is not None:
             self.outputs.config = config
 
-    def _on_jump(self, jump: Any) -> None:
-        self._has_jumped = True
+    def _on_jump(self) -> None:
+        policy = self.config.on_time_jump
+        self.get_logger().warning(f"time jumped back: {_AFTER_JUMP[policy]}")
+        self.input.reset()
+        self._aiding.reset()
+        if self.run is not None:
+            self.run.jump(policy)
 
     def _reset(self) -> None:
         self.input.reset()
@@ -224,19 +239,20 @@ class ReconstructorNode(ManagedNode):
 
     def _drops(self) -> Counter[str]:
         """What never came to the worker, by reason."""
-        return total(self._counts, self.input.drops, self._prior.counts if self._prior else {})
+        return total(self._counts, self.input.drops, self._aiding.counts)
 
     def _ask(self) -> Health:
         drops = self._drops()
         values: dict[str, object] = {"received": self.input.received, "backend": self._backend}
-        status = Status(state=Tracking.INITIALISING.value)
-        problem = (self.input.silence() or "").partition("\n")[0]
+        values |= {"calibration": self.input.calibration, **self._aiding.values()}
+        status, done = Status(state=Tracking.INITIALISING.value), 0
+        error = (self.input.silence() or "").partition(" Waiting for")[0]
         if self.run is not None:
             state = self.run.state()
-            drops = total(drops, self.run.drops)
-            values["queue_max"] = self.run.queue.high_water
+            drops, done = total(drops, self.run.drops), self.run.done
+            values |= self.run.values()
             status = Status(
-                header=header(state.stamp_ns, self.config.frames.map),
+                header=header(state.stamp_ns, self.config.frames.named(self.config.frames.map)),
                 state=state.tracking.value,
                 scale_state=state.scale,
                 gravity_state=state.gravity,
@@ -249,8 +265,18 @@ class ReconstructorNode(ManagedNode):
                 latency_ms=state.latency_ms,
                 queue=state.queue,
             )
-            problem = problem or ("tracking is lost" if state.tracking is Tracking.LOST else "")
-        return Health("reconstruction", status, drops, problem, {"tracking": status.state, **values})
+            error = error or ("tracking is lost" if state.tracking is Tracking.LOST else "")
+        return Health(
+            "reconstruction",
+            status,
+            drops,
+            self.input.received,
+            done,
+            harmless=_NO_LOSS.union(self._aiding.counts),  # those are no images
+            error=error,
+            warning="paused: images are left out" if self._is_paused else "",
+            values={"tracking": status.state, **values},
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import threading
 import time
@@ -25,8 +24,8 @@ from tqdm import tqdm
 from recon3d_ros.core.errors import InputError, require
 from recon3d_ros.nodes import process
 from recon3d_ros.nodes.flags import add_replay_flags
-from recon3d_ros.ros import messages as own_messages
 from recon3d_ros.ros import qos
+from recon3d_ros.ros.messages import message_type
 from recon3d_ros.runtime.sources.bag_reader import Bag
 
 #: Written by ROS itself while it recorded, or made by the player.
@@ -54,7 +53,7 @@ class Player(Node):
         self._topics: dict[str, Publisher[Any]] = {}
         unknown = []
         for connection in self._reader.connections:
-            message = _message_type(connection.msgtype)
+            message = message_type(connection.msgtype)
             if connection.topic in _NOT_PLAYED or connection.topic in self._topics:
                 continue
             if message is None:
@@ -151,18 +150,6 @@ class Player(Node):
             return False
         self.get_logger().warning(f"nobody subscribes to {names}: playing all the same")
         return True
-
-
-def _message_type(name: str) -> type | None:
-    """The Python class of a type such as `sensor_msgs/msg/Image`, None if its package is not installed."""
-    package, _, message = name.rpartition("/")
-    if name == "tf2_msgs/msg/TFMessage":
-        return own_messages.TFMessage
-    try:
-        found: type | None = getattr(importlib.import_module(package.replace("/", ".")), message, None)
-    except ImportError:
-        return None
-    return found
 
 
 def _is_camera(message: type) -> bool:

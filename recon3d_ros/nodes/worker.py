@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import FrameError, InputError
 from recon3d_ros.core.types import Frame, Tracking
-from recon3d_ros.nodes.capture import Capture, Decoder, PriorAt, no_prior
-from recon3d_ros.runtime.metrics import HISTORY, Percentiles, peak_rss_mb
+from recon3d_ros.nodes.capture import Aids, Capture, Decoder
+from recon3d_ros.runtime.metrics import HISTORY, Percentiles, peak_rss_mb, stage_values
 from recon3d_ros.runtime.pipeline import Pipeline, Step
 from recon3d_ros.runtime.queues import BoundedQueue
 from recon3d_ros.runtime.results import Results, pipeline_report, pipeline_results
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 #: Frames over which the rate is taken.
 _RECENT = 50
+
+#: Seconds after which a thread without work looks whether time has jumped.
+_LOOK = 0.25
 
 
 def total(*counts: Mapping[str, int]) -> Counter[str]:
@@ -66,19 +69,23 @@ class LiveRun:
         pipeline: Pipeline,
         on_step: Callable[[Step, Frame | None], None],
         on_reset: Callable[[], None] = lambda: None,
-        prior_at: PriorAt = no_prior,
+        aids: Aids = Aids(),  # noqa: B008 - immutable
     ) -> None:
         self.pipeline = pipeline
         self.latency_ms: deque[float] = deque(maxlen=HISTORY)
-        self.queue: BoundedQueue[Capture] = BoundedQueue(config.input.queue, drop_oldest=True)
+        #: Each with the number of time jumps before it.
+        self.queue: BoundedQueue[tuple[int, Capture]] = BoundedQueue(config.input.queue, drop_oldest=True)
         self._config = config
         self._on_step = on_step
         self._on_reset = on_reset
         self._lock = threading.Lock()
-        self._decoder = Decoder(prior_at, pipeline.metrics.drops)
+        self._decoder = Decoder(aids, pipeline.metrics.drops, config.frames.optical)
         self._done: deque[float] = deque(maxlen=_RECENT)
         self._stamp_ns = self._tracked = self._points = 0
         self._reason = ""
+        self._jumps = self._jumps_followed = 0
+        self.done = 0
+        self._on_time_jump = ""
         self.refused: InputError | None = None
         self._thread = threading.Thread(target=self._run, name="reconstructor", daemon=True)
         self._thread.start()
@@ -107,18 +114,37 @@ class LiveRun:
             queue=len(self.queue),
         )
 
+    def values(self) -> dict[str, object]:
+        """Further values for diagnostics; callable from any thread, it never waits."""
+        latency, pipeline = Percentiles.of(list(self.latency_ms)), self.pipeline
+        clouds = list(pipeline.maps.clouds.values())
+        return {
+            "queue_max": self.queue.high_water,
+            "keyframe_reason": self._reason,
+            "map_id": pipeline.maps.current,
+            "latency_p50_ms": f"{latency.p50:.1f}",
+            "latency_p95_ms": f"{latency.p95:.1f}",
+            "store_mb": f"{pipeline.store.nbytes / 1e6:.1f}",
+            "map_mb": f"{sum(cloud.nbytes for cloud in clouds) / 1e6:.1f}",
+            **stage_values(pipeline.metrics.stages),
+        }
+
     def put(self, capture: Capture) -> None:
         """Hand over what was captured; never blocks."""
-        self.queue.put(capture)
+        self.queue.put((self._jumps, capture))
 
     def reset(self) -> None:
         """Begin a new map; what waits is forgotten."""
         self.queue.clear()
         with self._lock:
-            self.pipeline.reset()
-            self._tracked = self._points = 0
-            self._reason = ""
-            self._on_reset()
+            self._begin_anew()
+
+    def jump(self, policy: str) -> None:
+        """Time went back: what waits is forgotten; what `policy` (parameter `on_time_jump`) says is done before the next
+        frame. Never blocks."""
+        self._on_time_jump = policy
+        self._jumps += 1
+        self.queue.clear()
 
     def rest(self) -> None:
         """Forget what waits, and wait for the step under way."""
@@ -154,20 +180,46 @@ class LiveRun:
 
     def _run(self) -> None:
         while True:
-            capture = self.queue.get()
-            if capture is None:
+            item = self.queue.get(_LOOK)
+            if item is None and self.queue.closed and not len(self.queue):
                 return
             try:
                 with self._lock:
-                    self._take(capture)
+                    self._turn(item)
             except InputError as error:  # no frame will ever do
                 self.refused = error
                 return
             except Exception:  # one frame costs itself, never the flight
                 self.pipeline.metrics.drops["internal error"] += 1
-                log.exception("frame %d failed", capture.stamp_ns)
+                log.exception("frame %s failed", item and item[1].stamp_ns)
 
-    def _take(self, capture: Capture) -> None:
+    def _turn(self, item: tuple[int, Capture] | None) -> None:
+        """Follow a jump of time if there was one, then take the next frame, if it is of the time since."""
+        jumps = self._jumps
+        if self._jumps_followed != jumps:
+            self._jumps_followed = jumps
+            self._follow_jump(self._on_time_jump)
+        if item is not None and item[0] == jumps:
+            self._take(item[1], jumps)
+
+    def _follow_jump(self, policy: str) -> None:
+        self._done.clear()
+        if policy == "continue":
+            self.pipeline.begin_time()
+        elif policy == "new_map":
+            self.pipeline.begin_map()
+            self._points, self._reason = 0, ""
+            self._on_reset()
+        else:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.pipeline.reset()
+        self._tracked = self._points = 0
+        self._reason = ""
+        self._on_reset()
+
+    def _take(self, capture: Capture, jumps: int) -> None:
         metrics = self.pipeline.metrics
         metrics.add("wait", (time.perf_counter() - capture.arrived) * 1e3)
         try:
@@ -175,15 +227,17 @@ class LiveRun:
                 frame = self._decoder.frame(capture)
         except FrameError as error:
             metrics.drops[error.reason] += 1
-            log.debug("frame %d skipped: %s", capture.stamp_ns, error)
+            self._decoder.warn(error)
             return
         steps = self.pipeline.step(frame)
         with metrics.stage("outputs"):
             for step in steps:
-                self._pass_on(step, frame)
+                # A pose stamped with a time that is over by now would lie in the future.
+                self._pass_on(step if self._jumps == jumps else _without_pose(step), frame)
         now = time.perf_counter()
         self.latency_ms.append((now - capture.arrived) * 1e3)
         self._done.append(now)
+        self.done += 1
         self._stamp_ns = capture.stamp_ns
 
     def _pass_on(self, step: Step, frame: Frame | None) -> None:
@@ -194,3 +248,8 @@ class LiveRun:
         if step.keyframe is not None:
             self._points = len(self.pipeline.cloud)
         self._on_step(step, frame)
+
+
+def _without_pose(step: Step) -> Step:
+    """With the keyframe, if any, but no pose to publish."""
+    return dataclasses.replace(step, update=dataclasses.replace(step.update, revises=True))

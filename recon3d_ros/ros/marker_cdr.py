@@ -39,7 +39,7 @@ class MarkerWriter:
         self._max_bytes = max_bytes
         self._namespace = namespace
         self._flat = colour_per_triangle
-        self._triangle_bytes = 3 * _POINT_BYTES + (1 if colour_per_triangle else 3) * _COLOUR_BYTES
+        self.triangle_bytes = 3 * _POINT_BYTES + (1 if colour_per_triangle else 3) * _COLOUR_BYTES
         self._ids: dict[tuple[int, int, int], int] = {}
         self._buffer = np.empty(max_bytes // 8, np.float64)  # float64, so that it is aligned
 
@@ -76,7 +76,7 @@ class MarkerWriter:
         group: list[MeshBlock] = []
         size = 4
         for block in blocks:
-            triangles = self._triangle_bytes * len(block.triangles)
+            triangles = self.triangle_bytes * len(block.triangles)
             if group and size + triangles > self._max_bytes:
                 yield group
                 group, size = [], 4
@@ -89,7 +89,7 @@ class MarkerWriter:
         self, start: bytes, blocks: Sequence[MeshBlock], ids: list[int], actions: list[int]
     ) -> bytes:
         counts = np.array([(len(block.vertices), len(block.triangles)) for block in blocks])
-        room = 16 + len(blocks) * (len(start) + _EMPTY_BYTES) + self._triangle_bytes * int(counts[:, 1].sum())
+        room = 16 + len(blocks) * (len(start) + _EMPTY_BYTES) + self.triangle_bytes * int(counts[:, 1].sum())
         if room > self._buffer.nbytes:
             self._buffer = np.empty(room // 8 + 1, np.float64)
         buffer = self._buffer.view(np.uint8)

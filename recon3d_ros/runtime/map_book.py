@@ -22,6 +22,11 @@ class MapBook:
         """That of the current map."""
         return self.clouds[self.current]
 
+    def begin(self) -> None:
+        """The camera is in another map from now on."""
+        self.current = max(self.clouds) + 1
+        self.clouds[self.current] = CloudMap(self._params)
+
     def follow(self, update: Update) -> bool:
         """Take an update in; True if what was shown so far is no longer valid."""
         begins = self._join(update.join) if update.join is not None else False

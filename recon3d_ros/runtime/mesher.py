@@ -63,6 +63,11 @@ class MesherLoop:
         return len(self._queue)
 
     @property
+    def waiting_most(self) -> int:
+        """The longest the queue ever was."""
+        return self._queue.high_water
+
+    @property
     def dropped(self) -> int:
         """Keyframes given up because the mesher was behind."""
         return self._queue.dropped

@@ -7,7 +7,7 @@ import resource
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -86,6 +86,14 @@ class Metrics:
         with self._lock:
             copies = {name: list(values) for name, values in self._stages.items()}
         return {name: Percentiles.of(values) for name, values in copies.items()}
+
+
+def stage_values(stages: Mapping[str, Percentiles]) -> dict[str, str]:
+    """Diagnostic values of the latency of each stage, milliseconds: NAME_ms the median, NAME_p95_ms."""
+    out = {}
+    for name, stage in stages.items():
+        out[f"{name}_ms"], out[f"{name}_p95_ms"] = f"{stage.p50:.1f}", f"{stage.p95:.1f}"
+    return out
 
 
 def peak_rss_mb() -> float:

@@ -18,7 +18,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import FrameError, InputError, StoreError
 from recon3d_ros.core.geometry import is_pose
-from recon3d_ros.core.trajectory import Trajectory
+from recon3d_ros.core.trajectory import Trajectory, recorded
 from recon3d_ros.core.types import Frame, Gravity, Keyframe, Pose, Scale, Tracking, Update
 from recon3d_ros.mapping.cloud import CloudMap
 from recon3d_ros.mapping.splat import median_depth
@@ -42,12 +42,13 @@ class Step:
 
 @dataclass
 class KeyframeRecord:
-    """A line of keyframes.csv. points: 0 until its depth is there."""
+    """A line of keyframes.csv. points: 0 until its depth is there. position: float64 [3] in the map, where it is known."""
 
     id: int
     stamp_ns: int
     reason: str
     points: int = 0
+    position: NDArray[np.float64] | None = None
 
 
 class Pipeline:
@@ -72,8 +73,27 @@ class Pipeline:
         self.scale = Scale.UNKNOWN
         self.gravity = Gravity.UNKNOWN
         self._stamps: dict[int, int] = {}
-        self._last_stamp: int | None = None
         self._guessed: Camera | None = None
+        self._poses_before: dict[int, Pose] = {}
+        self._first_index = self._first_map = 0
+        self.begin_time()
+
+    def begin_time(self) -> None:
+        """Time went back: stamps may begin anew, all else goes on."""
+        self._last_stamp: int | None = None
+
+    def begin_map(self) -> None:
+        """Time went back, and nothing links what follows to what was: another map begins, those so far are kept. What the
+        backend still owes is lost."""
+        self._poses_before = self.poses()
+        self._first_index = max(self._stamps, default=-1) + 1
+        self.maps.begin()
+        self._first_map = self.maps.current
+        self.reconstructor.reset()
+        self.store.reset()
+        self.tracking = Tracking.INITIALISING
+        self.scale, self.gravity = Scale.UNKNOWN, Gravity.UNKNOWN
+        self.begin_time()
 
     def step(self, frame: Frame) -> list[Step]:
         """Take one frame; return what became known."""
@@ -104,18 +124,28 @@ class Pipeline:
         """The best poses now of the frames of the map with most of them."""
         return next(iter(self.trajectories().values()))
 
-    def trajectories(self) -> dict[int, Trajectory]:
-        """The best poses now by map, the one with most frames first; there is always one, perhaps without frames."""
-        poses, maps = self.reconstructor.poses(), self.maps.frames
+    def poses(self) -> dict[int, Pose]:
+        """The best poses now, camera to map, by index of the frame."""
+        own = self.reconstructor.poses()
+        return {**self._poses_before, **{i + self._first_index: T for i, T in own.items()}}
+
+    def members(self, poses: Mapping[int, Pose]) -> dict[int, list[int]]:
+        """Indices of the frames that have a pose by map, the one with most of them first; there is always one, perhaps
+        without frames."""
         members: dict[int, list[int]] = {}
         for index in sorted(i for i in poses if i in self._stamps):
-            members.setdefault(maps.get(index, 0), []).append(index)
-        ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0])) or [(0, [])]
-        return {number: self._trajectory(poses, indices) for number, indices in ordered}
+            members.setdefault(self.maps.frames.get(index, 0), []).append(index)
+        return dict(sorted(members.items(), key=lambda item: (-len(item[1]), item[0])) or [(0, [])])
+
+    def trajectories(self) -> dict[int, Trajectory]:
+        """The best poses now by map, in the order of `members`. Where time went back and the map went on, of frames of the
+        same time those that came last are in it."""
+        poses = self.poses()
+        return {number: self._trajectory(poses, frames) for number, frames in self.members(poses).items()}
 
     def _trajectory(self, poses: Mapping[int, Pose], indices: list[int]) -> Trajectory:
         stamps = np.array([self._stamps[i] for i in indices], dtype=np.int64)
-        return Trajectory(stamps, np.array([poses[i] for i in indices]).reshape(-1, 4, 4))
+        return recorded(stamps, np.array([poses[i] for i in indices]).reshape(-1, 4, 4))
 
     def _checked(self, frame: Frame) -> Frame:
         """The frame with a camera and without a broken prior. Raises FrameError when its stamp does not rise."""
@@ -148,11 +178,24 @@ class Pipeline:
 
     def _take(self, updates: Iterable[Update]) -> list[Step]:
         steps = []
-        for update in updates:
+        for update in map(self._numbered, updates):
             begins = self.maps.follow(update)
             keyframe = self._record(update)
             steps.append(Step(update, keyframe if update.map_id == self.maps.current else None, begins))
         return steps
+
+    def _numbered(self, update: Update) -> Update:
+        """Of a backend that was reset: indices and maps go on from those before."""
+        first, first_map, join = self._first_index, self._first_map, update.join
+        if not first_map:
+            return update
+        return dataclasses.replace(
+            update,
+            index=update.index + first,
+            corrections={i + first: T for i, T in update.corrections.items()},
+            map_id=update.map_id + first_map,
+            join=join and dataclasses.replace(join, kept=join.kept + first_map, moved=join.moved + first_map),
+        )
 
     def _record(self, update: Update) -> Keyframe | None:
         if not update.revises:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import InputError, ReconError
 from recon3d_ros.core.params import dump_yaml
@@ -107,7 +105,7 @@ def pipeline_report(
     pipeline: Pipeline, source: str, backend: str, peak_rss_mb: float, drops: dict[str, int]
 ) -> Report:
     """The report of a pipeline without a mesh; `drops` are added to those the pipeline counted."""
-    frames = {number: len(t) for number, t in pipeline.trajectories().items()}
+    frames = {number: len(indices) for number, indices in pipeline.members(pipeline.poses()).items()}
     return Report(
         source=source,
         backend=backend,
@@ -133,17 +131,16 @@ def pipeline_results(pipeline: Pipeline, report: Report) -> Results:
     """What a pipeline came to, without a mesh. It may go on meanwhile."""
     (number, trajectory), *others = pipeline.trajectories().items()
     cloud = pipeline.maps.clouds.get(number, pipeline.cloud)
-    records = [dataclasses.replace(record) for record in pipeline.keyframes.values()]
+    poses = pipeline.poses()
+    here = {i: poses[i][:3, 3] for i in pipeline.members(poses).get(number, ())}
+    records = [dataclasses.replace(r, position=here.get(r.id)) for r in pipeline.keyframes.values()]
     points, colours, config = cloud.points, cloud.colours, pipeline.config
     return Results(trajectory, records, points, colours, None, config, report, dict(others))
 
 
 def _keyframes_csv(results: Results) -> str:
-    stamps = results.trajectory.stamps_ns
     rows = ["id,stamp_ns,reason,points,x,y,z"]
     for k in results.keyframes:
-        i = int(np.searchsorted(stamps, k.stamp_ns))
-        known = i < len(stamps) and stamps[i] == k.stamp_ns
-        position = ",".join(f"{v:.6g}" for v in results.trajectory.positions[i]) if known else ",,"
+        position = ",," if k.position is None else ",".join(f"{v:.6g}" for v in k.position)
         rows.append(f"{k.id},{k.stamp_ns},{k.reason},{k.points},{position}")
     return "\n".join(rows) + "\n"

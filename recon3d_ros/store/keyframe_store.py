@@ -53,6 +53,11 @@ class KeyframeStore:
         """Where the keyframe lies. Raises KeyError if it is not among the newest."""
         return self._held[keyframe_id][1]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the keyframes that can be got, bytes; callable from any thread."""
+        return sum(handle.shm_size for _, handle in list(self._held.values()))
+
     def statistics(self) -> dict[str, float]:
         """Counters for the report: keyframes and points put, points dropped by reason, and those of the arena."""
         return {**self._counts, **self._arena.statistics()}

@@ -6,7 +6,7 @@ import pytest
 
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import se3_exp
-from recon3d_ros.core.trajectory import Trajectory, format_tum, read_tum, to_ns
+from recon3d_ros.core.trajectory import Trajectory, format_tum, read_tum, recorded, to_ns
 
 
 def some_trajectory(n=20):
@@ -55,3 +55,23 @@ def test_lines_with_nan_are_passed_over_and_stamps_are_sorted(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("2.0 1 0 0 0 0 0 1\n1.0 nan 0 0 0 0 0 1\n0.0 0 0 0 0 0 0 1\n")
     assert read_tum(path).stamps_ns.tolist() == [0, 2_000_000_000]
+
+
+@pytest.mark.parametrize(
+    ("stamps", "left"),
+    [
+        ([1, 2, 3], [0, 1, 2]),
+        ([1, 2, 3, 1, 2, 3], [3, 4, 5]),
+        ([1, 2, 3, 4, 0, 2], [4, 5, 2, 3]),
+        ([1, 2, 3, 1, 2, 3, 1], [6, 4, 5]),
+        ([5, 6, 1, 2], [2, 3, 0, 1]),
+        ([4, 4], [1]),
+        ([], []),
+    ],
+)
+def test_where_time_went_back_later_poses_replace_those_of_the_time_they_cover(stamps, left):
+    poses = np.tile(np.eye(4), (len(stamps), 1, 1))
+    poses[:, 0, 3] = np.arange(len(stamps))
+    trajectory = recorded(np.array(stamps, np.int64), poses)
+    assert trajectory.positions[:, 0].tolist() == left
+    assert (np.diff(trajectory.stamps_ns) > 0).all()

@@ -30,6 +30,13 @@ def test_m9_stamps_that_do_not_rise_are_passed_over(stamp):
     assert speed.add(2_500_000_000, at(2.0), 1.0) == pytest.approx(0.8 * 2.0 + 0.2 * 1.0)
 
 
+def test_when_time_has_gone_back_speed_is_taken_from_there():
+    speed = Speed()
+    for seconds, x in ((100, 0.0), (101, 1.0), (50, 30.0), (51, 31.0)):
+        speed.add(seconds * 1_000_000_000, at(x), 1.0)
+    assert speed.value == pytest.approx(1.0)
+
+
 def test_m9_a_standing_camera_becomes_slow_again():
     speed = Speed()
     for i in range(3):

@@ -23,6 +23,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.errors import FrameError
 from recon3d_ros.core.geometry import body_from_optical, pose
 from recon3d_ros.core.types import Tracking, Update
+from recon3d_ros.nodes.reconstructor import ReconstructorNode
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import byte_array, header
 from recon3d_ros.ros.environment import check_environment
@@ -108,8 +109,8 @@ class Graph:
         self.executor.add_node(node)
         return node
 
-    def probe(self):
-        return self.add(Probe())
+    def probe(self, namespace=""):
+        return self.add(Probe(namespace))
 
     @staticmethod
     def wait(condition, seconds=60.0):
@@ -130,8 +131,8 @@ class Graph:
 class Probe(Node):
     """Publishes what a camera would, and keeps what it hears."""
 
-    def __init__(self):
-        super().__init__("probe", use_global_arguments=False)
+    def __init__(self, namespace=""):
+        super().__init__("probe", namespace=namespace, use_global_arguments=False)
         self.heard = defaultdict(list)
         self.images = self.create_publisher(Image, "image", qos.PLAYED_IMAGES)
         self.infos = self.create_publisher(CameraInfo, "camera_info", qos.PLAYED)
@@ -183,3 +184,24 @@ def graph():
 def segments():
     """Gives the names of the files in shared memory that a process made."""
     return lambda pid: {name for name in os.listdir(SHM) if name.startswith(f"recon3d_{pid}_")}
+
+
+@pytest.fixture
+def start(graph):
+    """Starts a node whose backend keeps the frames it gets."""
+
+    def start(*args, backend="geometric", needs_depth=False):
+        frames = []
+
+        class Watching(graph.backend):
+            capabilities = Capabilities(needs_depth=needs_depth)
+
+            def step(self, frame):
+                frames.append(frame)
+                return super().step(frame)
+
+        graph.start("-p", f"backend:={backend}", *args)
+        probe = graph.probe()
+        return probe, graph.add(ReconstructorNode(create=lambda *_: Watching())), frames
+
+    return start

@@ -124,7 +124,7 @@ def test_with_autostart_a_failure_ends_the_node(graph, segments):
 def test_a_mesher_made_active_again_shows_the_surface_again(graph):
     graph.start(
         "-p", "backend:=geometric", "-p", "mesh.voxel_size:=0.05", "-p", "mesh.publish_rate:=20.0",
-        "-p", "mesher:autostart:=false",
+        "-p", "mesh.min_weight:=1.0", "-p", "mesher:autostart:=false",
     )  # fmt: skip
     mesher, probe = graph.add(MesherNode(follow=False)), graph.probe()
     node = graph.add(ReconstructorNode(mesher, create=lambda *_: graph.backend()))

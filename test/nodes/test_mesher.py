@@ -290,7 +290,7 @@ def test_nothing_stays_in_shared_memory(graph, start):
 
 
 def test_m20_diagnostics_tell_what_became_of_every_keyframe_and_what_it_cost(graph, start):
-    limits = ("duplicate_weight:=1.0", "duplicate_motion:=0.1", "duplicate_every:=100")
+    limits = ("min_weight:=1.0", "duplicate_weight:=1.0", "duplicate_motion:=0.1", "duplicate_every:=100")
     _node, probe, writer = start(*(word for limit in limits for word in ("-p", f"mesh.{limit}")))
     probe.listen(DiagnosticArray, "/diagnostics")
     probe.listen(MarkerArray, "mesher/mesh", qos.MESH)

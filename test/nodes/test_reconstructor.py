@@ -136,13 +136,13 @@ def test_the_body_frame_needs_its_transform_and_is_never_taken_for_the_camera(gr
     probe, node = start("-p", "frames.base:=base_link")
     probe.listen(TFMessage, "/tf")
     statics = probe.create_publisher(TFMessage, "/tf_static", qos.TF_STATIC)
-    assert graph.wait(lambda: node.count_subscribers("/tf") == 1)
+    assert graph.wait(lambda: node.count_subscribers("/tf") == 2)  # its own, too
     probe.send_info()
     fly(graph, probe, node, 2)
     assert node.outputs.published["/tf"] == 0
     T_base_cam = pose(R_BODY_OPTICAL, np.array([0.1, 0.0, -0.05]))
     statics.publish(TFMessage(transforms=[transform_stamped(T_base_cam, 0, "base_link", "cam")]))
-    assert graph.wait(lambda: node._transforms.lookup("base_link", "cam") is not None)
+    assert graph.wait(lambda: node._aiding.transforms.lookup("base_link", "cam") is not None)
     fly(graph, probe, node, 1, first=3)
     assert graph.wait(lambda: probe.heard["/tf"])
     T_map_odom, T_odom_base = (pose_from_message(t.transform) for t in probe.heard["/tf"][0].transforms)

@@ -10,6 +10,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("recon3d_ros.msg")
 
 from recon3d_ros.core.camera import Camera
+from recon3d_ros.core.config import FrameParams
 from recon3d_ros.core.geometry import inverse, pose, so3_exp
 from recon3d_ros.core.messages import pose_from_message, stamp_ns
 from recon3d_ros.core.types import Keyframe, Scale, Tracking, Update
@@ -21,7 +22,7 @@ from recon3d_ros.ros.convert import (
     transform_stamped,
 )
 from recon3d_ros.ros.messages import TFMessage
-from recon3d_ros.ros.tf import MapToOdom, StaticTransforms
+from recon3d_ros.ros.tf import MapToOdom, Transforms
 
 T = pose(so3_exp(np.array([0.3, -0.5, 0.9])), np.array([1.0, -2.0, 3.0]))
 POINTS = np.array([[1.0, 2.0, 3.0], [-4.0, 5.0, -6.0]], np.float32)
@@ -93,7 +94,7 @@ def test_in_another_map_odometry_goes_on_from_where_it_was():
 
 def test_static_transforms_are_found_through_a_chain_in_both_directions_and_never_invented():
     A, B = pose(so3_exp(np.array([0.1, 0, 0])), np.array([1.0, 0, 0])), T
-    tree = StaticTransforms()
+    tree = Transforms()
     tree.add(
         TFMessage(
             transforms=[transform_stamped(A, 0, "base", "mast"), transform_stamped(B, 0, "/mast", "cam")]
@@ -105,3 +106,15 @@ def test_static_transforms_are_found_through_a_chain_in_both_directions_and_neve
     assert tree.lookup("base", "lidar") is None
     tree.add(TFMessage(transforms=[transform_stamped(A, 0, "cam", "base")]))  # a loop is nobody's tree
     assert tree.lookup("base", "lidar") is None
+
+
+def test_a_prefix_is_put_before_names_once_and_what_is_looked_up_gets_it_too():
+    frames = FrameParams(prefix="drone1/", base="base_link")
+    assert frames.named("map") == "drone1/map" and frames.named("") == ""
+    assert frames.named("/drone1/cam") == frames.optical("cam") == "drone1/cam"
+    assert FrameParams(camera="lens", prefix="d_").optical("cam") == "d_lens"
+    assert FrameParams().named("/map") == "map"
+    tree = Transforms(frames.named)
+    tree.add(TFMessage(transforms=[transform_stamped(T, 0, "drone1/base_link", "drone1/cam")]))
+    tree.add(TFMessage(transforms=[transform_stamped(inverse(T), 0, "base_link", "cam")]))
+    assert np.allclose(tree.lookup("base_link", "drone1/cam"), T)

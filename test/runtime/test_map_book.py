@@ -8,7 +8,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import CloudParams, Config, MeshParams
 from recon3d_ros.core.geometry import pose, similarity, so3_exp, transform
 from recon3d_ros.core.trajectory import Trajectory
-from recon3d_ros.core.types import Join, Keyframe, Tracking, Update
+from recon3d_ros.core.types import Join, Keyframe, Scale, Tracking, Update
 from recon3d_ros.runtime.map_book import MapBook
 from recon3d_ros.runtime.mesher import MesherLoop
 from recon3d_ros.runtime.metrics import Percentiles
@@ -29,7 +29,8 @@ def wall(index, depth=2.0):
     """A keyframe that looks at a wall."""
     points = CAMERA.rays().reshape(-1, 2)
     points = (np.column_stack([points, np.ones(len(points))]) * depth).astype(np.float32)
-    return Keyframe(index, index, np.eye(4), CAMERA, points, np.full((len(points), 3), index, np.uint8))
+    colours = np.full((len(points), 3), index, np.uint8)
+    return Keyframe(index, index, np.eye(4), CAMERA, points, colours, scale=Scale.SENSOR)
 
 
 def test_another_map_is_shown_from_its_first_pose_on():

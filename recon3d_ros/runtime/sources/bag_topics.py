@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.image_messages import is_depth_message
-from recon3d_ros.core.messages import base_topic
+from recon3d_ros.core.messages import base_topic, is_depth_topic, one_per_image
 from recon3d_ros.runtime.sources.bag_reader import Bag
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -32,7 +32,7 @@ def choose_image(bag: Bag, wanted: str | None) -> Choice:
         raise InputError(
             f"the bag has no images (sensor_msgs Image or CompressedImage); its topics: {bag.listing()}"
         )
-    candidates = [t for t in _one_per_image(topics) if not _is_depth(bag, t) and "depth" not in t.lower()]
+    candidates = [t for t in one_per_image(topics) if not _is_depth(bag, t) and not is_depth_topic(t)]
     colour = [t for t in candidates if not _is_mono(bag, t)]
     if len(colour) == 1:
         return Choice(colour[0], " (the only colour image topic)")
@@ -53,7 +53,7 @@ def choose_depth(bag: Bag, wanted: str | None) -> Choice | None:
     topics = bag.topics_of(*IMAGE_TYPES)
     if wanted:
         return Choice(_asked_for(bag, wanted, topics, "depth"), "")
-    candidates = [t for t in _one_per_image(topics) if _is_depth(bag, t)]
+    candidates = [t for t in one_per_image(topics) if _is_depth(bag, t)]
     if len(candidates) <= 1:
         return Choice(candidates[0], " (the only depth topic)") if candidates else None
     registered = [t for t in candidates if "aligned" in t or "registered" in t]
@@ -87,14 +87,6 @@ def _asked_for(bag: Bag, wanted: str, topics: list[str], kind: str) -> str:
         return transported[0]
     found = f"its {kind} topics: {', '.join(topics)}" if topics else f"its topics: {bag.listing()}"
     raise InputError(f"the bag has no {kind} topic {wanted}; {found}")
-
-
-def _one_per_image(topics: list[str]) -> list[str]:
-    """One topic for each image: raw before its compressed forms, which sort after it."""
-    chosen: dict[str, str] = {}
-    for topic in topics:
-        chosen.setdefault(base_topic(topic), topic)
-    return list(chosen.values())
 
 
 def _is_depth(bag: Bag, topic: str) -> bool:

@@ -11,8 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from recon3d_ros.core.camera import Camera
-from recon3d_ros.core.geometry import pose, so3_exp, so3_log
-from recon3d_ros.core.trajectory import Trajectory
+from recon3d_ros.core.trajectory import Trajectory, pose_between
 from recon3d_ros.core.types import Distance, Frame, Pose
 
 
@@ -45,15 +44,11 @@ def pose_at(trajectory: Trajectory, stamp_ns: int, tolerance_ns: int) -> Pose | 
     """Pose at a stamp: interpolated between its two neighbours when they are no more than twice the tolerance apart, else
     the nearest one within the tolerance, else None."""
     right = int(np.searchsorted(trajectory.stamps_ns, stamp_ns))
-    if right == len(trajectory) or right == 0 or trajectory.stamps_ns[right] == stamp_ns:
-        return trajectory.at(stamp_ns, tolerance_ns)
-    t0, t1 = (int(t) for t in trajectory.stamps_ns[right - 1 : right + 1])
-    if t1 - t0 > 2 * tolerance_ns:
-        return trajectory.at(stamp_ns, tolerance_ns)
-    share = (stamp_ns - t0) / (t1 - t0)
-    A, B = trajectory.poses[right - 1], trajectory.poses[right]
-    turn = so3_exp(share * so3_log(A[:3, :3].T @ B[:3, :3]))
-    return pose(A[:3, :3] @ turn, (1 - share) * A[:3, 3] + share * B[:3, 3])
+    before, after = (
+        (int(trajectory.stamps_ns[i]), trajectory.poses[i]) if 0 <= i < len(trajectory) else None
+        for i in (right - 1, right)
+    )
+    return pose_between(before, after, stamp_ns, tolerance_ns, 2 * tolerance_ns)
 
 
 def name_of(path: Path) -> str:

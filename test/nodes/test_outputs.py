@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes out besides what is seen elsewhere: who owns odom, and how often clouds and the path are sent."""
+
+import numpy as np
+import pytest
+from nav_msgs.msg import Odometry, Path
+from sensor_msgs.msg import PointCloud2
+
+from recon3d_ros.core.messages import stamp_ns
+from recon3d_ros.nodes.reconstructor import ReconstructorNode
+from recon3d_ros.ros import qos
+from recon3d_ros.ros.convert import odometry_message
+from recon3d_ros.ros.messages import TFMessage
+
+STEP = 50_000_000
+
+
+@pytest.fixture
+def start(graph):
+    def start(*args):
+        graph.start("-p", "backend:=geometric", *args)
+        probe = graph.probe()
+        node = graph.add(ReconstructorNode(create=lambda *_: graph.backend()))
+        assert graph.wait(probe.connected)
+        probe.send_info()
+        return probe, node
+
+    return start
+
+
+def test_odom_belongs_to_its_source_also_while_that_is_late(graph, start):
+    probe, node = start("-p", "prior:=true", "-p", "frames.base:=cam")
+    odometry = probe.create_publisher(Odometry, "odom", qos.PLAYED)
+    probe.listen(TFMessage, "/tf", qos.TF)
+    probe.listen(Odometry, "reconstructor/odometry")
+    assert graph.wait(lambda: probe.connected(odometry) and node.count_subscribers("/tf") >= 1)
+    for stamp in (STEP - 10_000_000, STEP + 10_000_000):
+        odometry.publish(odometry_message(np.eye(4), stamp, "odom", "cam"))
+    assert graph.wait(lambda: node._aiding.prior.poses)
+    for i in (1, 20, 21):  # there is no odometry near the last two
+        probe.send_image(i * STEP)
+        assert graph.wait(lambda i=i: probe.heard["/tf"] and stamp_ns(last(probe)) == i * STEP)
+    links = [[t.child_frame_id for t in message.transforms] for message in probe.heard["/tf"]]
+    assert links == [["odom"]] * 3 and not probe.heard["reconstructor/odometry"]
+
+
+def last(probe):
+    """The newest transform."""
+    return probe.heard["/tf"][-1].transforms[0]
+
+
+def test_clouds_come_no_more_often_than_asked(graph, start):
+    probe, node = start("-p", "cloud.publish_rate:=4.0")
+    probe.listen(PointCloud2, "reconstructor/cloud")
+    assert graph.wait(lambda: node.count_subscribers("/reconstructor/cloud"))
+    for i in range(1, 14):  # every third is a keyframe, 0.15 s after the one before
+        probe.send_image(i * STEP)
+        assert graph.wait(lambda i=i: node.run.state().frames == i)
+    assert graph.wait(lambda: len(probe.heard["reconstructor/cloud"]) == 3)
+    assert [stamp_ns(m) // STEP for m in probe.heard["reconstructor/cloud"]] == [1, 7, 13]
+
+
+def test_the_path_is_sent_once_a_second_and_complete_at_the_end(graph, start):
+    probe, node = start()
+    probe.listen(Path, "reconstructor/path", qos.LATCHED)
+    for i in range(1, 9):
+        probe.send_image(i * STEP)
+    assert graph.wait(lambda: node.run.state().frames == 8)
+    node.outputs.publish_path()
+    sent = node.outputs.published["/reconstructor/path"]
+    node.outputs.publish_path()
+    assert node.outputs.published["/reconstructor/path"] == sent
+    node.outputs.flush()
+    assert graph.wait(
+        lambda: probe.heard["reconstructor/path"] and len(probe.heard["reconstructor/path"][-1].poses) == 8
+    )
