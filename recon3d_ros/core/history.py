@@ -9,6 +9,8 @@ from collections import deque
 from operator import itemgetter
 from typing import Generic, TypeVar
 
+from recon3d_ros.core.stamps import RisingStamps
+
 T = TypeVar("T")
 _stamp = itemgetter(0)
 
@@ -21,16 +23,20 @@ class History(Generic[T]):
 
     def __init__(self, size: int) -> None:
         self._items: deque[tuple[int, T]] = deque(maxlen=size)
+        self._rising = RisingStamps()
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
         return len(self._items)
 
     def add(self, stamp_ns: int, value: T) -> bool:
-        """Take a value; False for one whose stamp does not rise."""
+        """Take a value; False for one whose stamp does not rise. Where a clock was set back, what was before is
+        forgotten."""
         with self._changed:
-            if self._items and stamp_ns <= self._items[-1][0]:
+            if self._rising.refuse(stamp_ns):
                 return False
+            if self._items and stamp_ns <= self._items[-1][0]:
+                self._items.clear()
             self._items.append((stamp_ns, value))
             self._changed.notify_all()
         return True
@@ -40,6 +46,7 @@ class History(Generic[T]):
         with self._changed:
             known = len(self._items)
             self._items.clear()
+            self._rising = RisingStamps()
         return known
 
     def wait(self, stamp_ns: int, seconds: float) -> None:

@@ -42,6 +42,10 @@ class AidingInputs:
         """Messages and look-ups that gave nothing, by reason."""
         return total(self.transforms.counts, *(each.counts for each in self._inputs))
 
+    def prior_has_no_tf(self) -> bool:
+        """Whether poses from outside are of a kind that comes without its transform on /tf."""
+        return self.prior is not None and self.prior.has_no_tf
+
     def values(self) -> dict[str, object]:
         """What of it is heard, for the diagnostics."""
         heard = {"prior": self.prior, "fix": self._position, "imu": self._gravity}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from geometry_msgs.msg import PoseStamped
@@ -47,19 +47,26 @@ class Consumer(Protocol):
 
 
 class StepPublisher:
-    """Publishes steps. Called by one thread at a time; `published` counts messages by topic.
+    """Publishes steps. Called by one thread at a time; `published` counts messages by topic. places_body: whether poses
+    from outside come without the transform odom -> base, which is then sent here.
 
     A notice with sequence 0 begins a new map: whoever follows it starts anew.
     """
 
     def __init__(
-        self, node: ManagedNode, config: Config, transforms: Transforms, consumer: Consumer | None
+        self,
+        node: ManagedNode,
+        config: Config,
+        transforms: Transforms,
+        consumer: Consumer | None,
+        places_body: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config
         self.published: Counter[str] = Counter()
         self._log = node.get_logger()
         self._transforms = transforms
         self._consumer = consumer
+        self._places_body = places_body
         self._pose = node.add_publisher(PoseStamped, "~/pose", qos.OUTPUT)
         self._odometry = node.add_publisher(Odometry, "~/odometry", qos.OUTPUT)
         self._path = PathOutput(node, self._send)
@@ -146,9 +153,11 @@ class StepPublisher:
         if prior is not None:
             self._odom_is_given, self._T_map_given = True, T_map_cam @ inverse(prior)
         if self._odom_is_given:
-            # odom -> base is published by whoever made the odometry, also while it is late.
+            # odom -> base is the business of whoever made the odometry, also while it is late.
             if self._T_map_given is not None:
-                self._send_tf(stamp_ns, self._T_map_given, None, base)
+                sent_here = prior is not None and self._places_body()
+                T_odom_base = inverse(self._T_map_given) @ T_map_base if sent_here else None
+                self._send_tf(stamp_ns, self._T_map_given, T_odom_base, base)
             return
         T_odom_base = self._map_to_odom.in_odom(T_map_base)
         self._send(self._odometry, odometry_message(T_odom_base, stamp_ns, frames.named(frames.odom), base))

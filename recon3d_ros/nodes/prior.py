@@ -24,6 +24,7 @@ from recon3d_ros.ros.tf import Transforms
 
 #: Poses kept, and the longest gap over which they are interpolated.
 _KEPT, _GAP_NS = 200, 500_000_000
+_WITH_TF = "nav_msgs/msg/Odometry"
 #: The body of messages that do not name it (REP-105).
 _BODY = "base_link"
 
@@ -55,6 +56,11 @@ class PosePrior:
         self.begin = self._listener.begin
         self._wait = config.input.wait
         self._next_hint = time.monotonic() + self._wait
+
+    @property
+    def has_no_tf(self) -> bool:
+        """Whether the poses are of a kind that comes without a transform: those who send Odometry send it as a rule."""
+        return self._listener.kind is not None and self._listener.kind.name != _WITH_TF
 
     def look(self) -> None:
         """Subscribe to what is published by now; while nothing is, say what there is, not too often."""
@@ -119,7 +125,7 @@ class PosePrior:
 
     def _kinds(self) -> tuple[Kind, ...]:
         return (
-            Kind("nav_msgs/msg/Odometry", lambda: Odometry, self._on_odometry),
+            Kind(_WITH_TF, lambda: Odometry, self._on_odometry),
             Kind(
                 "geometry_msgs/msg/PoseWithCovarianceStamped",
                 lambda: PoseWithCovarianceStamped,

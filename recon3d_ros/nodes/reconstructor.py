@@ -93,7 +93,8 @@ class ReconstructorNode(ManagedNode):
         self._jumps = TimeJumps(self, self._on_jump)
         is_old = self._jumps.is_old
         self._aiding = AidingInputs(self, self.config, is_old)
-        self.outputs = StepPublisher(self, self.config, self._aiding.transforms, self._consumer)
+        transforms, places_body = self._aiding.transforms, self._aiding.prior_has_no_tf
+        self.outputs = StepPublisher(self, self.config, transforms, self._consumer, places_body)
         self.input = CameraInput(self, params, self._backend == "rgbd", self._on_capture, is_old)
         self._health = HealthPublisher(self, self._ask)
         if self._backend != "auto":

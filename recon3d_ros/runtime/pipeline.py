@@ -18,6 +18,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import FrameError, InputError, StoreError
 from recon3d_ros.core.geometry import is_pose
+from recon3d_ros.core.stamps import RisingStamps
 from recon3d_ros.core.trajectory import Trajectory, recorded
 from recon3d_ros.core.types import Frame, Gravity, Keyframe, Pose, Scale, Tracking, Update
 from recon3d_ros.mapping.cloud import CloudMap
@@ -80,7 +81,7 @@ class Pipeline:
 
     def begin_time(self) -> None:
         """Time went back: stamps may begin anew, all else goes on."""
-        self._last_stamp: int | None = None
+        self._rising = RisingStamps()
 
     def begin_map(self) -> None:
         """Time went back, and nothing links what follows to what was: another map begins, those so far are kept. What the
@@ -149,10 +150,15 @@ class Pipeline:
 
     def _checked(self, frame: Frame) -> Frame:
         """The frame with a camera and without a broken prior. Raises FrameError when its stamp does not rise."""
-        if self._last_stamp is not None and frame.stamp_ns <= self._last_stamp:
-            reason = "stamp repeated" if frame.stamp_ns == self._last_stamp else "stamp backwards"
-            raise FrameError(reason, f"{reason}: {frame.stamp_ns} after {self._last_stamp}")
-        self._last_stamp = frame.stamp_ns
+        before = self._rising.newest
+        refused = self._rising.refuse(frame.stamp_ns)
+        if refused:
+            raise FrameError(f"stamp {refused}", f"stamp {refused}: {frame.stamp_ns} after {before}")
+        if before is not None and frame.stamp_ns < before:
+            log.warning(
+                "stamps of the images went back by %.3f s and go on from there",
+                (before - frame.stamp_ns) / 1e9,
+            )
         if frame.prior is not None and not is_pose(frame.prior):
             self.metrics.drops["prior invalid"] += 1
             frame = dataclasses.replace(frame, prior=None)

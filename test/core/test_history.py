@@ -12,6 +12,12 @@ def test_stamps_rise_and_the_oldest_make_room():
     assert history.clear() == 2 and len(history) == 0 and history.add(1, "again")
 
 
+def test_after_a_stamp_in_the_future_it_begins_anew():
+    history = History(50)
+    taken = [history.add(stamp, stamp) for stamp in (1, 10**18, *range(2, 20))]
+    assert taken.count(False) == 9 and history.around(15) == ((14, 14), (15, 15))
+
+
 def test_neighbours_are_those_before_and_after_a_stamp():
     history = History(10)
     for stamp in (10, 20, 30):

@@ -3,13 +3,15 @@
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import PointCloud2
 
-from recon3d_ros.core.messages import stamp_ns
+from recon3d_ros.core.geometry import pose
+from recon3d_ros.core.messages import pose_from_message, stamp_ns
 from recon3d_ros.nodes.reconstructor import ReconstructorNode
 from recon3d_ros.ros import qos
-from recon3d_ros.ros.convert import odometry_message
+from recon3d_ros.ros.convert import odometry_message, pose_stamped
 from recon3d_ros.ros.messages import TFMessage
 
 STEP = 50_000_000
@@ -42,6 +44,22 @@ def test_odom_belongs_to_its_source_also_while_that_is_late(graph, start):
         assert graph.wait(lambda i=i: probe.heard["/tf"] and stamp_ns(last(probe)) == i * STEP)
     links = [[t.child_frame_id for t in message.transforms] for message in probe.heard["/tf"]]
     assert links == [["odom"]] * 3 and not probe.heard["reconstructor/odometry"]
+
+
+def test_poses_that_come_without_tf_are_completed(graph, start):
+    probe, node = start("-p", "prior:=true", "-p", "frames.base:=cam")
+    poses = probe.create_publisher(PoseStamped, "odom", qos.PLAYED)
+    probe.listen(TFMessage, "/tf", qos.TF)
+    assert graph.wait(lambda: probe.connected(poses) and node.count_subscribers("/tf") >= 1)
+    T_odom_cam = pose(np.eye(3), np.array([1.0, 2.0, 3.0]))
+    for stamp in (STEP - 10_000_000, STEP + 10_000_000):
+        poses.publish(pose_stamped(T_odom_cam, stamp, "odom"))
+    assert graph.wait(lambda: len(node._aiding.prior.poses) == 2)
+    probe.send_image(STEP)
+    assert graph.wait(lambda: probe.heard["/tf"])
+    links = {(t.header.frame_id, t.child_frame_id): t.transform for t in probe.heard["/tf"][0].transforms}
+    assert list(links) == [("map", "odom"), ("odom", "cam")]
+    assert np.allclose(pose_from_message(links["odom", "cam"]), T_odom_cam)
 
 
 def last(probe):

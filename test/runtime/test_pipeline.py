@@ -97,6 +97,14 @@ def test_bad_frames_are_counted_by_reason_and_take_no_index(pipeline):
     assert pipeline.frames == 3
 
 
+def test_a_stamp_in_the_future_costs_a_few_frames_and_not_the_flight(pipeline):
+    a, *others = frames(31)
+    for frame in (a, Frame(10**18, a.image, CAMERA), *others):
+        pipeline.step(frame)
+    assert pipeline.metrics.drops == {"stamp backwards": 9} and pipeline.frames == 2 + 21
+    assert pipeline.trajectory().stamps_ns[-2:].tolist() == [others[-1].stamp_ns, 10**18]
+
+
 def test_a_prior_that_is_no_pose_is_left_out_and_counted(pipeline):
     pipeline.step(Frame(1, IMAGE, CAMERA, prior=np.full((4, 4), np.nan)))
     assert pipeline.metrics.drops == {"prior invalid": 1}
