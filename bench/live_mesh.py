@@ -24,7 +24,6 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
-from live import machine_busy
 
 from recon3d_ros.cli.processes import Processes, Program
 from recon3d_ros.core.types import Frame
@@ -66,6 +65,12 @@ def registered(frames: Iterable[Frame]) -> Iterator[Frame]:
     """Frames as if the images had been taken by the depth camera: a bag of ours holds one camera."""
     for frame in frames:
         yield replace(frame, camera=frame.depth_camera or frame.camera, depth_camera=None)
+
+
+def machine_busy() -> float:
+    """CPU seconds that all processes of this machine have used."""
+    ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
 class WatchedMetrics(Metrics):

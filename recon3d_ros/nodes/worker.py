@@ -157,8 +157,7 @@ class LiveRun:
         self.queue.close()
         self._thread.join()
         with self._lock:
-            for step in self.pipeline.finish():
-                self._pass_on(step, None)
+            self.pipeline.finish(lambda step: self._pass_on(step, None))
 
     def results(self, source: str, backend: str, drops: Counter[str]) -> Results:
         """All that was reconstructed so far, without a mesh; `drops` are added to those counted here."""
@@ -229,11 +228,13 @@ class LiveRun:
             metrics.drops[error.reason] += 1
             self._decoder.warn(error)
             return
-        steps = self.pipeline.step(frame)
-        with metrics.stage("outputs"):
-            for step in steps:
+
+        def pass_on(step: Step) -> None:
+            with metrics.stage("outputs"):
                 # A pose stamped with a time that is over by now would lie in the future.
                 self._pass_on(step if self._jumps == jumps else _without_pose(step), frame)
+
+        self.pipeline.step(frame, pass_on)
         now = time.perf_counter()
         self.latency_ms.append((now - capture.arrived) * 1e3)
         self._done.append(now)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,8 +96,9 @@ class Pipeline:
         self.scale, self.gravity = Scale.UNKNOWN, Gravity.UNKNOWN
         self.begin_time()
 
-    def step(self, frame: Frame) -> list[Step]:
-        """Take one frame; return what became known."""
+    def step(self, frame: Frame, each: Callable[[Step], None] = lambda step: None) -> list[Step]:
+        """Take one frame; return what became known. `each` is called with a step as soon as its keyframe is stored: of many
+        that become known at once the first ones are not held any more at the end."""
         start = time.perf_counter()
         try:
             frame = self._checked(frame)
@@ -108,13 +109,13 @@ class Pipeline:
             return []
         self.frames += 1
         self.metrics.add("reconstruct", (time.perf_counter() - start) * 1e3)
-        steps = self._take(updates)
+        steps = self._take(updates, each)
         self.metrics.answered((time.perf_counter() - start) * 1e3)
         return steps
 
-    def finish(self) -> list[Step]:
-        """No frame follows: return what the backend still owes."""
-        return self._take(self.reconstructor.finish())
+    def finish(self, each: Callable[[Step], None] = lambda step: None) -> list[Step]:
+        """No frame follows: return what the backend still owes, as `step` does."""
+        return self._take(self.reconstructor.finish(), each)
 
     @property
     def cloud(self) -> CloudMap:
@@ -182,12 +183,13 @@ class Pipeline:
             )
         return self._guessed
 
-    def _take(self, updates: Iterable[Update]) -> list[Step]:
+    def _take(self, updates: Iterable[Update], each: Callable[[Step], None]) -> list[Step]:
         steps = []
         for update in map(self._numbered, updates):
             begins = self.maps.follow(update)
             keyframe = self._record(update)
             steps.append(Step(update, keyframe if update.map_id == self.maps.current else None, begins))
+            each(steps[-1])
         return steps
 
     def _numbered(self, update: Update) -> Update:

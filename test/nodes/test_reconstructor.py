@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reconstructor on real topics: what goes out, what is counted, what is said when nothing comes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
@@ -168,6 +170,35 @@ def test_reset_pause_and_save(graph, start, tmp_path):
     assert graph.wait(lambda: node._counts["paused"] == 1)
     assert node.run.state().frames == 1
     assert graph.wait(lambda: probe.heard["reconstructor/path"])
+
+
+def test_keyframes_that_come_all_at_once_at_the_end_are_all_announced(graph, start):
+    class Late(graph.backend):
+        def step(self, frame):
+            (update,) = super().step(frame)
+            seen = {
+                "depth": np.full((24, 32), 2.0, np.float32),
+                "camera": graph.camera,
+                "colours": graph.image,
+            }
+            self.owed.append(dataclasses.replace(update, is_keyframe=True, revises=True, **seen))
+            return [dataclasses.replace(update, is_keyframe=False, depth=None, camera=None, colours=None)]
+
+        def reset(self):
+            super().reset()
+            self.owed = []
+
+        def finish(self):
+            return self.owed
+
+    probe, node = start(create=lambda *_: Late())
+    probe.listen(Keyframe, "reconstructor/keyframe", qos.NOTICES)
+    assert graph.wait(lambda: node.count_subscribers("/reconstructor/keyframe") == 1)
+    probe.send_info()
+    for i in range(1, 13):
+        fly(graph, probe, node, 1, first=i)
+    node.finish()
+    assert graph.wait(lambda: [m.id for m in probe.heard["reconstructor/keyframe"]] == list(range(12)))
 
 
 def test_corrections_are_announced(graph, start):

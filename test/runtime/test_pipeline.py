@@ -97,6 +97,17 @@ def test_bad_frames_are_counted_by_reason_and_take_no_index(pipeline):
     assert pipeline.frames == 3
 
 
+def test_of_many_keyframes_at_once_each_is_held_when_it_is_passed_on(pipeline):
+    for frame in frames(40):
+        pipeline.step(frame)
+    backend, depth = pipeline.reconstructor, np.full((24, 32), 2.0, np.float32)
+    seen = {"depth": depth, "colours": IMAGE, "camera": CAMERA}
+    backend.owed = [backend.update(i, is_keyframe=True, revises=True, **seen) for i in range(0, 39, 3)]
+    held = []
+    steps = pipeline.finish(lambda step: held.append(pipeline.store.get(step.update.index) is step.keyframe))
+    assert held == [True] * 13 == [step.keyframe is not None for step in steps]
+
+
 def test_a_stamp_in_the_future_costs_a_few_frames_and_not_the_flight(pipeline):
     a, *others = frames(31)
     for frame in (a, Frame(10**18, a.image, CAMERA), *others):
