@@ -136,12 +136,16 @@ def test_a_mesher_made_active_again_shows_the_surface_again(graph):
     assert change(probe, "mesher", CONFIGURE) and change(probe, "mesher", ACTIVATE)
     for i in range(2, 5):
         probe.send_image(i * STEP)
-    assert graph.wait(lambda: probe.heard["mesher/mesh"] and mesher.loop.mesher.keyframes == 1)
-    assert graph.wait(lambda: not mesher.loop.waiting)
+    assert graph.wait(lambda: mesher.loop.mesher.triangles and not mesher.loop.waiting)
     assert change(probe, "mesher", DEACTIVATE)
+
+    def all_heard():
+        return len(probe.heard["mesher/mesh"]) == mesher.published["/mesher/mesh"]
+
+    assert graph.wait(all_heard)
     shown = len(probe.heard["mesher/mesh"])
     assert change(probe, "mesher", ACTIVATE)
-    assert graph.wait(lambda: len(probe.heard["mesher/mesh"]) >= shown + 2)
+    assert graph.wait(lambda: len(probe.heard["mesher/mesh"]) >= shown + 2 and all_heard())
     anew = probe.heard["mesher/mesh"][shown:]
     assert anew[0].markers[0].action == Marker.DELETEALL
     assert sum(len(m.points) for a in anew for m in a.markers) == 3 * mesher.loop.mesher.triangles

@@ -103,6 +103,8 @@ def test_two_drones_share_a_graph_and_nothing_else(graph, drones):
     for drone, frames, keyframes, depth in ((one, 4, 2, 2.0), (two, 7, 3, 4.0)):
         heard = drone.heard
         assert graph.wait(lambda heard=heard, n=keyframes: len(heard["reconstructor/cloud"]) == n)
+        assert graph.wait(lambda heard=heard, n=frames: len(heard["reconstructor/pose"]) == n)
+        assert graph.wait(lambda heard=heard, n=keyframes: len(heard["reconstructor/keyframe"]) == n)
         assert drone.stamps("reconstructor/pose") == [drone.stamp(i) for i in range(1, frames + 1)]
         frame_ids = {m.header.frame_id for t in TOPICS if t != "mesher/mesh" for m in heard[t]}
         assert frame_ids == {f"{drone.name}/map"}
@@ -136,7 +138,7 @@ def test_one_drone_ends_while_the_other_flies_on(graph, drones):
     assert not one.segments() and two.segments()
     two.fly(5, 3)
     assert graph.wait(lambda: two.mesher.loop.mesher.keyframes == 3)
-    assert len(one.heard["reconstructor/pose"]) == 4
+    assert graph.wait(lambda: len(one.heard["reconstructor/pose"]) == 4)
 
 
 def xyz(cloud):

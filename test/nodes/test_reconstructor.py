@@ -55,9 +55,9 @@ def test_images_become_poses_transforms_keyframes_and_clouds(graph, start):
     assert graph.wait(lambda: node.count_subscribers("/tf") == 1)
     probe.send_info()
     fly(graph, probe, node, 4)
-    assert graph.wait(
-        lambda: len(probe.heard["/tf"]) == 4 and len(probe.heard["reconstructor/keyframe"]) == 2
-    )
+    counts = {"/tf": 4, "pose": 4, "odometry": 4, "keyframe": 2, "cloud": 2}
+    topics = {name if name == "/tf" else f"reconstructor/{name}": n for name, n in counts.items()}
+    assert graph.wait(lambda: all(len(probe.heard[topic]) == n for topic, n in topics.items()))
     assert [stamp_ns(m) for m in probe.heard["reconstructor/pose"]] == [STEP, 2 * STEP, 3 * STEP, 4 * STEP]
     last = probe.heard["reconstructor/pose"][-1]
     assert last.header.frame_id == "map"

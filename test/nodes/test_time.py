@@ -100,7 +100,7 @@ def test_continue_keeps_the_map_and_accepts_the_stamps_once_more(graph, tmp_path
     setup.until(lambda: setup.mesher.loop.mesher.keyframes == 3)
     pipeline, state = setup.node.run.pipeline, setup.node.run.state()
     assert (state.frames, list(pipeline.keyframes)) == (8, [0, 3, 6]) and not setup.node.run.drops
-    setup.until(lambda: len(setup.probe.heard["/tf"]) == 8)
+    setup.until(lambda: all(len(setup.probe.heard[t]) == 8 for t in ("/tf", "reconstructor/pose")))
     stamps = [stamp_ns(m) for m in setup.probe.heard["reconstructor/pose"]]
     assert stamps == 2 * [START + i * STEP for i in range(4)]
     setup.until(lambda: [len(m.poses) for m in setup.probe.heard["reconstructor/path"][-1:]] == [8])
@@ -122,6 +122,7 @@ def test_new_map_keeps_the_maps_so_far_and_glues_nothing(graph, tmp_path):
     setup.until(lambda: setup.mesher.loop.mesher.keyframes == 0)
     setup.fly(5)
     setup.until(lambda: setup.mesher.loop.mesher.keyframes == 2)
+    setup.until(lambda: len(setup.probe.heard["reconstructor/keyframe"]) == 5)
     notices = [(m.action, m.id, m.sequence) for m in setup.probe.heard["reconstructor/keyframe"]]
     assert notices == [
         (Keyframe.ADD, 0, 0), (Keyframe.ADD, 3, 1),
