@@ -33,6 +33,8 @@ _GET_STATE = "lifecycle_msgs/srv/GetState"
 _NAMES = ("reconstructor", "mesher")
 #: Topics of ROS itself, and those that are looked at in another way.
 _NOT_INPUTS = ("/clock", "/parameter_events", "/rosout", "/tf", "/tf_static")
+#: Name of an endpoint whose node is not known yet.
+_UNKNOWN = "_NODE_NAME_UNKNOWN_"
 #: Seconds between looks at the graph.
 _LOOK = 0.2
 
@@ -196,7 +198,11 @@ def _topics(look: Callable[[str, str], list[tuple[str, list[str]]]], name: str) 
 
 
 def _senders(offered: Sequence[TopicEndpointInfo], info: Mapping[str, Any]) -> set[str]:
-    """Who sent a message; where the distribution does not say, one name for all who may have."""
+    """Who sent a message; where the distribution does not say, one name for all who may have. Nobody while discovery does
+    not know the name of the node yet."""
     gid = (info.get("publisher_gid") or {}).get("data")
-    known = {endpoint_name(p) for p in offered if gid is not None and bytes(p.endpoint_gid) == bytes(gid)}
-    return known or {" or ".join(sorted(map(endpoint_name, offered)))}
+    named = [p for p in offered if p.node_name != _UNKNOWN]
+    sent = [p for p in offered if gid is not None and bytes(p.endpoint_gid) == bytes(gid)]
+    if sent:
+        return {endpoint_name(p) for p in sent if p in named}
+    return {" or ".join(sorted(map(endpoint_name, named)))} if named else set()
