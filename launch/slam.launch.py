@@ -69,16 +69,12 @@ TOPICS = {
     "fix_topic": "fix",
 }
 
-# `nodes`, and whether they are composed -> programs
+# `nodes` -> programs, where they are not composed
 PROGRAMS = {
-    ("both", True): ("slam",),
-    ("both", False): ("reconstructor", "mesher"),
-    ("reconstructor", True): ("reconstructor",),
-    ("reconstructor", False): ("reconstructor",),
-    ("mesher", True): ("mesher",),
-    ("mesher", False): ("mesher",),
-    ("none", True): (),
-    ("none", False): (),
+    "both": ("reconstructor", "mesher"),
+    "reconstructor": ("reconstructor",),
+    "mesher": ("mesher",),
+    "none": (),
 }
 
 # Topics in config/rviz/recon3d.rviz; in a namespace they lie below it.
@@ -98,7 +94,10 @@ def make_nodes(context):
     """The processes that the arguments ask for."""
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     respawn = is_true(given["use_respawn"])
-    programs = PROGRAMS[given["nodes"], is_true(given["composed"])]
+    if given["nodes"] not in PROGRAMS:
+        raise RuntimeError(f"nodes:={given['nodes']} is none of {', '.join(PROGRAMS)}")
+    composed = given["nodes"] == "both" and is_true(given["composed"])
+    programs = ("slam",) if composed else PROGRAMS[given["nodes"]]
     actions = [node(program, given, respawn=respawn, respawn_delay=2.0) for program in programs]
     if given["bag"]:
         flags = [given["bag"], "--rate", given["rate"], *(["--loop"] if is_true(given["loop"]) else [])]

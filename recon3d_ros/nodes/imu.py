@@ -12,7 +12,7 @@ from recon3d_ros.core.gravity import GravityFilter
 from recon3d_ros.core.messages import inertia_from_message, stamp_ns
 from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.nodes.listening import IsOld, Kind, Listener
-from recon3d_ros.ros.tf import Transforms
+from recon3d_ros.ros.tf import Transforms, unlinked
 
 
 class GravityInput:
@@ -41,8 +41,7 @@ class GravityInput:
         if T_camera_imu is None:
             self.counts["imu without transform"] += 1
             self._log.warning(
-                f"the IMU is not used: no transform links '{self._frame}' and '{camera_frame}'; publish it on /tf_static "
-                "(ros2 run tf2_ros static_transform_publisher), or set scale.imu to false",
+                f"the IMU is not used: {unlinked(self._frame, camera_frame)}, or set scale.imu to false",
                 throttle_duration_sec=5.0,
             )
             return None

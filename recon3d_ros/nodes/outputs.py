@@ -28,7 +28,7 @@ from recon3d_ros.ros.convert import (
 )
 from recon3d_ros.ros.messages import Keyframe as KeyframeMessage
 from recon3d_ros.ros.messages import TFMessage
-from recon3d_ros.ros.tf import MapToOdom, Transforms
+from recon3d_ros.ros.tf import MapToOdom, Transforms, unlinked
 from recon3d_ros.runtime.pipeline import Step
 from recon3d_ros.store.keyframe_store import KeyframeStore
 
@@ -140,9 +140,7 @@ class StepPublisher:
         T_base_cam = self._transforms.lookup(base, self._camera_frame, stamp_ns, tolerance_ns)
         if T_base_cam is None:
             self._log.warning(
-                f"no pose and no TF: no transform links frames.base '{base}' and the camera "
-                f"'{self._camera_frame}'; publish it on /tf_static (ros2 run tf2_ros static_transform_publisher), or leave "
-                "frames.base empty",
+                f"no pose and no TF: {unlinked(base, self._camera_frame)}, or leave frames.base empty",
                 throttle_duration_sec=5.0,
             )
             return

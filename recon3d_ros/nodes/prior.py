@@ -20,7 +20,7 @@ from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.nodes.listening import IsOld, Kind, Listener
 from recon3d_ros.ros.graph import offered
 from recon3d_ros.ros.messages import vehicle_odometry_type
-from recon3d_ros.ros.tf import Transforms
+from recon3d_ros.ros.tf import Transforms, unlinked
 
 #: Poses kept, and the longest gap over which they are interpolated.
 _KEPT, _GAP_NS = 200, 500_000_000
@@ -96,8 +96,7 @@ class PosePrior:
         if T_body_camera is None:
             self.counts["odometry without transform"] += 1
             self._log.warning(
-                f"odometry is not used: no transform links '{self._body}' and '{camera_frame}'; publish it on /tf_static "
-                "(ros2 run tf2_ros static_transform_publisher), or on /tf where the camera moves",
+                f"odometry is not used: {unlinked(self._body, camera_frame)}",
                 throttle_duration_sec=5.0,
             )
             return None

@@ -66,6 +66,14 @@ class _Link:
     T: Pose
 
 
+def unlinked(target: str, source: str) -> str:
+    """What to tell the user when two frames are not connected."""
+    return (
+        f"no transform links '{target}' and '{source}'; publish it on /tf_static (ros2 run tf2_ros "
+        "static_transform_publisher), or on /tf where it changes"
+    )
+
+
 class Transforms:
     """What /tf_static and lately /tf said, and transforms between any two frames of it. A static link stands for all time.
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from recon3d_ros.backends.rgbd.view import Rectifier
+from recon3d_ros.core.backend_params import RgbdParams
 from recon3d_ros.core.camera import Camera
-from recon3d_ros.core.config import MeshParams, RgbdParams
+from recon3d_ros.core.config import MeshParams
 from recon3d_ros.core.types import Frame, Keyframe
 from recon3d_ros.mapping.mesher import Mesher
 

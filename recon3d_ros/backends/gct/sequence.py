@@ -18,7 +18,7 @@ from recon3d_ros.backends.gct.kv_store import Mode
 from recon3d_ros.backends.gct.model import Prediction
 from recon3d_ros.backends.gct.pose_encoding import decode
 from recon3d_ros.backends.gct.predictor import Predictor
-from recon3d_ros.core.config import GctParams
+from recon3d_ros.core.backend_params import GctParams
 from recon3d_ros.core.types import Floats, Pose
 from recon3d_ros.keyframing.gate import KeyframeGate
 

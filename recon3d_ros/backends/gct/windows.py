@@ -15,7 +15,7 @@ from torch import Tensor
 from recon3d_ros.backends.gct.alignment import RULES, Similarity, View, anchored
 from recon3d_ros.backends.gct.predictor import Predictor
 from recon3d_ros.backends.gct.sequence import FrameResult, Sequence, stacked
-from recon3d_ros.core.config import GctParams
+from recon3d_ros.core.backend_params import GctParams
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.keyframing.gate import KeyframeGate
 

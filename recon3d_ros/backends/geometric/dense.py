@@ -20,8 +20,8 @@ from recon3d_ros.backends.geometric.dense_keyframe import DenseKeyframe, prepare
 from recon3d_ros.backends.geometric.depth_window import DenseResult, DepthWindow, RawDepth
 from recon3d_ros.backends.geometric.sgm import aggregate, winner
 from recon3d_ros.backends.geometric.sweep import plane_sweep
+from recon3d_ros.core.backend_params import GeometricParams
 from recon3d_ros.core.camera import Camera
-from recon3d_ros.core.config import GeometricParams
 from recon3d_ros.core.geometry import inverse
 from recon3d_ros.core.threads import give_way
 from recon3d_ros.core.types import Pose

@@ -9,8 +9,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from recon3d_ros.core.backend_params import GeometricParams
 from recon3d_ros.core.camera import Camera
-from recon3d_ros.core.config import GeometricParams
 from recon3d_ros.core.types import Floats, Image
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from recon3d_ros.backends.geometric.dense import DenseKeyframe, DenseResult, DenseWorker, prepare
 from recon3d_ros.backends.geometric.map import Map
-from recon3d_ros.core.config import GeometricParams
+from recon3d_ros.core.backend_params import GeometricParams
 from recon3d_ros.core.types import Tracking, Update
 
 #: Keyframes that must follow before a keyframe gets its depth, and how far back its neighbours may lie.

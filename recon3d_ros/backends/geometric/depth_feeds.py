@@ -11,7 +11,7 @@ import numpy as np
 
 from recon3d_ros.backends.geometric.depth_feed import DepthFeed
 from recon3d_ros.backends.geometric.piece import Piece
-from recon3d_ros.core.config import GeometricParams
+from recon3d_ros.core.backend_params import GeometricParams
 from recon3d_ros.core.geometry import scale_of
 from recon3d_ros.core.types import Join, Update
 

@@ -10,7 +10,7 @@ from recon3d_ros.backends.geometric.linear import found
 from recon3d_ros.backends.geometric.map import CALIBRATED, Keyframe, Map
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.backends.stages import Stages
-from recon3d_ros.core.config import GeometricParams
+from recon3d_ros.core.backend_params import GeometricParams
 from recon3d_ros.core.geometry import inverse, rotation_angle
 from recon3d_ros.core.types import Pose, Tracking
 

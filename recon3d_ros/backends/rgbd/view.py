@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon3d_ros.backends.rgbd.kernels import JUMP, shrink
+from recon3d_ros.core.backend_params import RgbdParams
 from recon3d_ros.core.camera import Camera
-from recon3d_ros.core.config import RgbdParams
 from recon3d_ros.core.errors import FrameError
 from recon3d_ros.core.image import resampled, resampling_map, to_grey
 from recon3d_ros.core.types import Floats, Frame, Image

@@ -25,7 +25,8 @@ from recon3d_ros.backends.gct.sequence import Kind, Sequence  # noqa: E402
 from recon3d_ros.backends.gct.session import planned  # noqa: E402
 from recon3d_ros.backends.gct.windows import Windows  # noqa: E402
 from recon3d_ros.backends.learned.attention import sdpa  # noqa: E402
-from recon3d_ros.core.config import Config, GctParams, KeyframeParams  # noqa: E402
+from recon3d_ros.core.backend_params import GctParams  # noqa: E402
+from recon3d_ros.core.config import Config, KeyframeParams  # noqa: E402
 from recon3d_ros.keyframing.gate import KeyframeGate  # noqa: E402
 
 SIZE = (28, 42)

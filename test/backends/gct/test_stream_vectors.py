@@ -16,7 +16,8 @@ from recon3d_ros.backends.gct.pose_encoding import decode, encode  # noqa: E402
 from recon3d_ros.backends.gct.predictor import Predictor  # noqa: E402
 from recon3d_ros.backends.gct.windows import Windows  # noqa: E402
 from recon3d_ros.backends.learned.attention import choose  # noqa: E402
-from recon3d_ros.core.config import GctParams, KeyframeParams  # noqa: E402
+from recon3d_ros.core.backend_params import GctParams  # noqa: E402
+from recon3d_ros.core.config import KeyframeParams  # noqa: E402
 from recon3d_ros.keyframing.gate import KeyframeGate  # noqa: E402
 
 TOLERANCE = 1e-4

@@ -18,7 +18,8 @@ from recon3d_ros.backends.gct.memory import Memory, MemoryShape  # noqa: E402
 from recon3d_ros.backends.gct.predictor import Predictor  # noqa: E402
 from recon3d_ros.backends.gct.sequence import Kind  # noqa: E402
 from recon3d_ros.backends.gct.windows import WindowRule, Windows  # noqa: E402
-from recon3d_ros.core.config import GctParams, KeyframeParams  # noqa: E402
+from recon3d_ros.core.backend_params import GctParams  # noqa: E402
+from recon3d_ros.core.config import KeyframeParams  # noqa: E402
 from recon3d_ros.core.errors import InputError  # noqa: E402
 from recon3d_ros.keyframing.gate import KeyframeGate  # noqa: E402
 

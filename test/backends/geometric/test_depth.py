@@ -17,8 +17,8 @@ from recon3d_ros.backends.geometric.dense import DenseKeyframe, DenseResult, Den
 from recon3d_ros.backends.geometric.depth_window import DepthWindow, RawDepth
 from recon3d_ros.backends.geometric.sgm import aggregate, winner
 from recon3d_ros.backends.geometric.sweep import UNKNOWN, plane_sweep
+from recon3d_ros.core.backend_params import GeometricParams
 from recon3d_ros.core.camera import Camera
-from recon3d_ros.core.config import GeometricParams
 from recon3d_ros.core.geometry import inverse, pose, so3_exp
 
 CAMERA = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
