@@ -25,12 +25,12 @@ DRONE, GROUND = "r3d-drone", "r3d-ground"
 READY = "listening"
 #: Topic -> type; what a ground station shows.
 TOPICS = {
-    "/reconstructor/pose": "PoseStamped",
-    "/reconstructor/odometry": "Odometry",
-    "/reconstructor/path": "Path",
-    "/reconstructor/cloud": "PointCloud2",
-    "/mesher/mesh": "MarkerArray",
-    "/tf": "TFMessage",
+    "/reconstructor/pose": "geometry_msgs/msg/PoseStamped",
+    "/reconstructor/odometry": "nav_msgs/msg/Odometry",
+    "/reconstructor/path": "nav_msgs/msg/Path",
+    "/reconstructor/cloud": "sensor_msgs/msg/PointCloud2",
+    "/mesher/mesh": "visualization_msgs/msg/MarkerArray",
+    "/tf": "tf2_msgs/msg/TFMessage",
 }
 #: What lasts for late joiners.
 LATCHED = ("/reconstructor/path", "/mesher/mesh")
@@ -158,14 +158,12 @@ def fly(
 
 def listen() -> None:
     """Count messages and bytes until SIGINT. They are not unpacked."""
-    import importlib
-
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
     from recon3d_ros.ros import qos
     from recon3d_ros.ros.environment import check_environment
-    from recon3d_ros.ros.messages import TFMessage
+    from recon3d_ros.ros.messages import message_type
 
     check_environment()
     rclpy.init(args=["ground"], signal_handler_options=SignalHandlerOptions.NO)
@@ -178,12 +176,9 @@ def listen() -> None:
 
         return count
 
-    packages = [importlib.import_module(f"{p}.msg") for p in ("geometry_msgs", "nav_msgs", "sensor_msgs")]
-    packages.append(importlib.import_module("visualization_msgs.msg"))
     for topic, name in TOPICS.items():
-        message = next((getattr(p, name) for p in packages if hasattr(p, name)), TFMessage)
         profile = qos.MESH if topic in LATCHED else qos.OBSERVED
-        node.create_subscription(message, topic, counter(topic), profile, raw=True)
+        node.create_subscription(message_type(name), topic, counter(topic), profile, raw=True)
     ended: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: ended.append(number))
     print(READY, flush=True)

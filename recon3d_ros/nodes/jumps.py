@@ -22,6 +22,7 @@ class TimeJumps:
     """Calls `then` when ROS time goes back or changes its source, from configure to cleanup; `then` must be quick.
 
     Topics overtake each other: messages of the time before may come after the clock of the new one. `is_old` tells them.
+    count: jumps that were followed.
     """
 
     def __init__(self, node: ManagedNode, then: Callable[[], None]) -> None:
@@ -46,8 +47,8 @@ class TimeJumps:
         return old
 
     def _on_jump(self, jump: TimeJump) -> None:
-        self.count += 1
         self._before = self._clock.now().nanoseconds - jump.delta.nanoseconds
         self._until = time.monotonic() + _ON_THEIR_WAY
         self._arrived.clear()
         self._then()
+        self.count += 1

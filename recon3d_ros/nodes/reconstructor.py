@@ -245,7 +245,8 @@ class ReconstructorNode(ManagedNode):
     def _ask(self) -> Health:
         drops = self._drops()
         values: dict[str, object] = {"received": self.input.received, "backend": self._backend}
-        values |= {"calibration": self.input.calibration, **self._aiding.values()}
+        values |= {"calibration": self.input.calibration, "time_jumps": self._jumps.count}
+        values |= self._aiding.values()
         status, done = Status(state=Tracking.INITIALISING.value), 0
         error = (self.input.silence() or "").partition(" Waiting for")[0]
         if self.run is not None:

@@ -151,7 +151,7 @@ def test_garbage_on_every_input_is_counted_and_the_flight_goes_on(graph, start, 
         depth = Image(header=header(stamp, "cam"), height=24, width=32, encoding="32FC1", step=128)
         depth.data = array("B", np.full((24, 32), 2.0, np.float32).tobytes())
         garbage.publishers["depth"].publish(depth)
-        return len(frames) > before
+        return any(frame.depth is not None for frame in frames[before:])
 
     assert graph.wait(is_taken)
-    assert frames[-1].camera.fx == 30.0 and frames[-1].depth is not None
+    assert frames[-1].camera.fx == 30.0

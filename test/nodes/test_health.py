@@ -180,7 +180,7 @@ def test_the_survey_sees_nodes_inputs_and_who_publishes_which_transform(graph, s
     ]
     assert seen.problems == []
     text = "\n".join(table(seen))
-    assert "ok       /reconstructor       active" in text and "problem" not in text
+    assert " /reconstructor       active" in text and "problem" not in text
     probe.destroy_timer(timer)
 
 

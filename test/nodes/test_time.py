@@ -226,7 +226,16 @@ def test_a_bag_played_five_times_leaves_what_the_policy_says(graph, bag, tmp_pat
     node = graph.add(ReconstructorNode(mesher))
     player = graph.add(Player(bag, 2.0, 60.0))
     played = []
-    thread = threading.Thread(target=lambda: played.extend(player.play(lambda _: None) for _ in range(LOOPS)))
+
+    def answered():
+        return node.run.done + sum((node._drops() + node.run.drops).values()) >= 16 * len(played)
+
+    def play():
+        for _ in range(LOOPS):
+            played.append(player.play(lambda _: None))
+            graph.wait(answered, 5.0)  # how fast this machine is matters not
+
+    thread = threading.Thread(target=play)
     thread.start()
     thread.join(120)
     assert played == [True] * LOOPS
