@@ -258,6 +258,10 @@ class Config:
         True, "live nodes configure and activate themselves; false: a lifecycle manager does"
     )
     output: str = param("", "folder in which a live node saves its results when it stops; empty: none")
+    map: str = param("", "folder of a saved map to go on with; empty: a new one begins")
+    save_map: bool = param(
+        False, "with the results the map itself is saved, in the folder map/ beside them, to go on with later"
+    )
     on_time_jump: str = param(
         "reset",
         "what becomes of the map when ROS time goes back: it is forgotten, goes on, or is kept while another one begins",

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from recon3d_ros.core.camera import Camera
 Pose = NDArray[np.float64]
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+#: By name: what a saved map is made of. Numbers, flags and text, never objects.
+Arrays = Mapping[str, NDArray[Any]]
 #: Distance [N] of points [N,3] to the surface of a known scene.
 Distance = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
