@@ -91,6 +91,8 @@ def record(bag: Path, frames: int, size: str) -> Path:
 def connect(cleanup: ExitStack, link: str | None) -> None:
     """Two namespaces and the cable between them."""
     for name in (DRONE, GROUND):
+        if name in ip("netns", "list").split():
+            ip("netns", "delete", name)  # a run was killed
         ip("netns", "add", name)
         cleanup.callback(ip, "netns", "delete", name)
     ip("link", "add", "cable", "netns", DRONE, "type", "veth", "peer", "name", "cable", "netns", GROUND)

@@ -45,6 +45,8 @@ ARGUMENTS = (
     ("base_frame", "", "frame of the vehicle body; empty: the camera is the body"),
     ("frame_prefix", "", "put before all frames, such as drone1/ where several drones share /tf"),
     ("output", "", "folder in which results are saved at the end"),
+    ("map", "", "folder of a saved map to go on with"),
+    ("save_map", "", "true: with the results the map is saved, to go on with it another time"),
 )
 
 # launch argument -> parameter
@@ -57,7 +59,12 @@ PARAMETERS = {
     "odom_frame": "frames.odom",
     "base_frame": "frames.base",
     "output": "output",
+    "map": "map",
+    "save_map": "save_map",
 }
+
+# those that are true or false
+FLAGS = ("autostart", "save_map")
 
 # launch argument -> topic of the reconstructor
 TOPICS = {
@@ -124,9 +131,9 @@ def node(program, given, arguments=(), **changes):
 
 def parameters(given):
     """The parameter file, and what was given beside it."""
-    texts = [name for name in PARAMETERS if given[name] and name != "autostart"]
+    texts = [name for name in PARAMETERS if given[name] and name not in FLAGS]
     values = {PARAMETERS[name]: ParameterValue(given[name], value_type=str) for name in texts}
-    values |= {name: is_true(given[name]) for name in ("autostart", "use_sim_time") if given[name]}
+    values |= {name: is_true(given[name]) for name in (*FLAGS, "use_sim_time") if given[name]}
     return ([given["params_file"]] if given["params_file"] else []) + ([values] if values else [])
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from recon3d_ros.core.types import Frame, Pose, Update
+from recon3d_ros.core.types import Arrays, Frame, Pose, Update
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,17 @@ class Reconstructor(Protocol):
 
     def poses(self) -> dict[int, Pose]:
         """The best pose now, camera to map, of every frame that has one, by index."""
+        ...
+
+    def saved(self) -> tuple[int, Arrays]:
+        """Id of the map that the camera is in, and what `resume` needs of it, among that `next_index`, of the next frame.
+        Raises InputError where there is no map yet, or none that one could go on with."""
+        ...
+
+    def resume(self, arrays: Arrays) -> None:
+        """Forget the map and go on with one that was saved, as map 0; indices of frames go on from those it was made of.
+        The camera is lost until it recognises it. Raises InputError for a backend that cannot, KeyError for an array that
+        is missing; nothing has changed then."""
         ...
 
     def statistics(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ from recon3d_ros.backends.metric_scale import levelling, placed_first
 from recon3d_ros.backends.reference import Hint, Reference
 from recon3d_ros.core.config import ScaleParams
 from recon3d_ros.core.geometry import Array, apply_similarity, scale_of, similarity, transform
-from recon3d_ros.core.types import Gravity, Pose, Scale, Tracking, Update
+from recon3d_ros.core.types import Arrays, Gravity, Pose, Scale, Tracking, Update
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Placement:
         self.held: list[Update] = []
         self.told: set[int] = set()
         self.gravity = Gravity.UNKNOWN
-        self.is_fixed = self._gave_up = self._depth_told = self._is_placed = False
+        self.is_fixed = self._gave_up = self._depth_told = self._is_placed = self._is_saved = False
         self._awaited = bool(params.camera_height)
         self._starts, self._similarities = [0], [np.eye(4)]
         self._fitted = 0
@@ -50,7 +50,7 @@ class Placement:
     @property
     def waits(self) -> bool:
         """Whether depth is to be held back."""
-        return self._awaited and not self.is_fixed and not self._gave_up
+        return self._awaited and not (self.is_fixed or self._gave_up or self._is_saved)
 
     @property
     def newest(self) -> Array:
@@ -63,7 +63,7 @@ class Placement:
 
     def expect(self) -> None:
         """Something that tells the scale came with a frame."""
-        if not self._awaited and self._depth_told:
+        if not self._awaited and self._depth_told and not self._is_saved:
             log.warning("metres are known too late: depth was given out before, the map keeps its unit")
             self._gave_up = True
         self._awaited = True
@@ -90,6 +90,8 @@ class Placement:
         """Decide with what is known now; True where all keyframes moved. last_index: of the newest frame answered. coarse:
         nothing more will come."""
         news, self._has_news = self._has_news, False
+        if self._is_saved:
+            return False
         if self._gave_up or not self._awaited:
             return self._level()
         if self.is_fixed:
@@ -153,6 +155,21 @@ class Placement:
         factor = np.float32(scale_of(S))
         held = [replace(u, depth=u.depth * factor) for u in other.held if u.depth is not None]
         self.held = [replace(u, map_id=map_id) for u in self.held + held]
+
+    def saved(self) -> Arrays:
+        """Where the map lies."""
+        return {
+            "starts": np.array(self._starts),
+            "similarities": np.array(self._similarities),
+            "is_fixed": np.array(self.is_fixed),
+            "gravity": np.array(self.gravity.value),
+        }
+
+    def resume(self, arrays: Arrays) -> None:
+        """Lie where a saved map lay, for good: others hold on to its places."""
+        self._starts, self._similarities = arrays["starts"].tolist(), list(arrays["similarities"])
+        self.is_fixed, self.gravity = bool(arrays["is_fixed"]), Gravity(str(arrays["gravity"]))
+        self._is_saved = self._is_placed = self._depth_told = True
 
     def statistics(self) -> dict[str, float]:
         """prior_scale: metres per unit of the engine as used; prior_scale_now: by the newest keyframes."""

@@ -13,7 +13,8 @@ from recon3d_ros.backends.placement import Placement
 from recon3d_ros.backends.reference import Hint
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.geometry import apply_similarity
-from recon3d_ros.core.types import Frame, Join, Pose, Update
+from recon3d_ros.core.packing import part_of, within
+from recon3d_ros.core.types import Arrays, Frame, Join, Pose, Update
 
 
 class ScaledReconstructor:
@@ -49,6 +50,21 @@ class ScaledReconstructor:
         if self._is_idle:
             return poses
         return {i: apply_similarity(self._of(i).similarity(i), T) for i, T in poses.items()}
+
+    def saved(self) -> tuple[int, Arrays]:
+        """Id of the map that the camera is in, that map in the engine's unit, and where it lies."""
+        number, arrays = self.inner.saved()
+        return number, {**arrays, **within("placement", self._placement(number).saved())}
+
+    def resume(self, arrays: Arrays) -> None:
+        """Go on with a saved map: it stays where it was placed, whatever is known of it from now on."""
+        placement = Placement(self._config.scale)
+        placement.resume(part_of("placement", arrays))
+        self.inner.resume(arrays)
+        self._begin()
+        self._placements[0] = placement
+        self._index = int(arrays["next_index"])
+        self._is_idle = False
 
     def statistics(self) -> dict[str, float]:
         """Those of the engine, and the scale of the newest map."""

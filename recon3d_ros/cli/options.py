@@ -45,4 +45,7 @@ def config_from(args: argparse.Namespace) -> Config:
         values["gct.weights"] = args.weights
     if args.prior:
         values["prior"] = True
+    for name in ("map", "save_map"):
+        if getattr(args, name, None) is not None:
+            values[name] = getattr(args, name)
     return build(Config, values)

@@ -46,6 +46,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="PATH",
         help="weights of the learned backend: a file, or a name of `recon3d weights list`",
     )
+    parser.add_argument("--map", metavar="DIR", help="go on with a saved map, such as out/run/map")
+    parser.add_argument(
+        "--save-map",
+        action="store_true",
+        default=None,
+        help="save the map in DIR/map, to go on with it another time",
+    )
     parser.add_argument(
         "--rerun",
         metavar="FILE",
@@ -66,6 +73,7 @@ def command(args: argparse.Namespace) -> int:
     """Reconstruct, save, report."""
     from recon3d_ros.runtime.results import prepare_folder
     from recon3d_ros.runtime.runner import OfflineRun
+    from recon3d_ros.runtime.saved_map import FOLDER
 
     config = config_from(args)
     folder = prepare_folder(args.out)
@@ -88,6 +96,8 @@ def command(args: argparse.Namespace) -> int:
                 if sink and results.mesh is not None:
                     sink.log_mesh(results.mesh)
                 failures = save_all(results, source, folder)
+                if config.save_map:
+                    failures += run.save_map(folder / FOLDER)
             failures += depth.failures if depth else []
         finally:
             run.close()

@@ -4,18 +4,19 @@ after that moment, so nothing has to be copied at once and a block that is never
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon3d_ros.mapping import blocks as pool
+from recon3d_ros.mapping.saved import CONTENT, TABLE, SavedBlocks
 
 if TYPE_CHECKING:
     from recon3d_ros.mapping.tsdf import Volume
 
-#: Blocks copied in one step of `restored`.
+#: Blocks copied in one step of `restored` and `saving`.
 _STEP = 500
 
 
@@ -54,6 +55,34 @@ class Checkpoint:
             pool.copy_voxels(self._state.blocks, into.blocks, slots[aside])
             pool.copy_voxels(self._live, into.blocks, slots[~aside])
             yield
+
+    def saving(self) -> Generator[None, None, SavedBlocks]:
+        """The content of that moment, some blocks at a step; the watched volume may go on between them."""
+        blocks = self._state.blocks
+        # A copy of its own: when the watched volume is replaced, its checkpoints forget what they have on disk.
+        spill = None if self._state.spill is None else self._state.spill.copy()
+        slots, free = np.flatnonzero(blocks.alive), blocks.free[: int(blocks.counts[pool.FREE])]
+        out = SavedBlocks.blank(self._state.stamp, slots, free, 0 if spill is None else len(spill))
+        for name in TABLE:
+            getattr(out, name)[: len(slots)] = getattr(blocks, name)[slots]
+        try:
+            for start in range(0, len(slots), _STEP):
+                self._copy(out, slots, start, min(start + _STEP, len(slots)))
+                yield
+            if spill is not None:
+                yield from spill.saving(out, len(slots), _STEP)
+        finally:
+            if spill is not None:
+                spill.clear()
+        return out
+
+    def _copy(self, out: SavedBlocks, slots: NDArray[np.int64], start: int, stop: int) -> None:
+        """Write the voxels of rows start to stop."""
+        some = slots[start:stop]
+        aside = self._aside[some]
+        for source, chosen in ((self._state.blocks, aside), (self._live, ~aside)):
+            for name in CONTENT:
+                getattr(out, name)[start:stop][chosen] = getattr(source, name)[some[chosen]]
 
     def release(self) -> None:
         """Give back what is held on disk."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from recon3d_ros.core.config import CloudParams
 from recon3d_ros.core.geometry import apply_similarity, inverse, scale_of
-from recon3d_ros.core.types import Floats, Image, Keyframe, Pose
+from recon3d_ros.core.packing import pack, part_of, unpack, within
+from recon3d_ros.core.types import Arrays, Floats, Image, Keyframe, Pose
 from recon3d_ros.mapping.voxel_set import VoxelSet
 
 KEPT = 0.9  #: Share of `max_points` that is left when the oldest points are dropped.
@@ -114,6 +115,30 @@ class CloudMap:
             self._settle(moved)
         else:
             self._sort_in()
+
+    def saved(self) -> Arrays:
+        """All points by keyframe."""
+        parts = self._parts.values()
+        return {
+            "voxel_size": np.array(self.voxel_size),
+            "index": np.array(list(self._parts), np.int64),
+            "T_map_cam": np.array([p.T_map_cam for p in parts]).reshape(-1, 4, 4),
+            "T_voxels": np.array([p.T_voxels for p in parts]).reshape(-1, 4, 4),
+            **within("points", pack([p.points for p in parts], np.empty((0, 3), np.float32))),
+            **within("colours", pack([p.colours for p in parts], np.empty((0, 3), np.uint8))),
+        }
+
+    def resume(self, arrays: Arrays) -> None:
+        """Hold what was saved instead of what is there."""
+        columns = (unpack(part_of(name, arrays)) for name in ("points", "colours"))
+        rows = zip(arrays["index"].tolist(), arrays["T_map_cam"], arrays["T_voxels"], *columns, strict=True)
+        self._parts = {i: _Part(T, T_voxels, points, colours) for i, T, T_voxels, points, colours in rows}
+        self._voxels.size = float(arrays["voxel_size"])
+        self._voxels.clear(len(self))
+        for each in self._parts.values():
+            self._voxels.take(_move(each.T_voxels, each.points))
+        if len(self) > self._max_points:
+            self._prune()
 
     def absorb(self, other: CloudMap, S: Pose) -> None:
         """Take over the points of another cloud, whose coordinates the similarity S (4x4) carries into those of this one.

@@ -20,6 +20,21 @@ class Duplicates:
         self._place: NDArray[np.float64] | None = None
         self._alike = 0
 
+    @property
+    def place(self) -> NDArray[np.float64]:
+        """Where the last keyframe was integrated [1,3]; none, [0,3], before the first."""
+        return np.empty((0, 3)) if self._place is None else self._place[None]
+
+    @property
+    def alike(self) -> int:
+        """How many could have been left out."""
+        return self._alike
+
+    def resume(self, place: NDArray[np.float64], alike: int) -> None:
+        """Go on from what these properties were."""
+        self._place = place[0] if len(place) else None
+        self._alike = alike
+
     def integrated(self, view: View) -> None:
         """A keyframe was integrated."""
         self._place = view.pose[:3, 3].copy()

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon3d_ros.core.types import MeshBlock, Pose
+from recon3d_ros.mapping.saved import SavedBlocks
 from recon3d_ros.mapping.splat import DepthImage
 
 Coordinates = NDArray[np.int32]
@@ -20,6 +21,9 @@ class Moment(Protocol):
 
     def restored(self) -> tuple[Any, Iterator[None]]:
         """A field of its own, and the bounded steps that fill it with the content of that moment."""
+
+    def saving(self) -> Generator[None, None, SavedBlocks]:
+        """The content of that moment, copied once, in bounded steps; that on disk too."""
 
 
 class Field(Protocol):
@@ -59,6 +63,10 @@ class Field(Protocol):
 
     def compare(self, other: Any) -> Iterator[Coordinates]:
         """Coordinates [n,3] of the blocks of either field whose surface the other does not have, in bounded steps."""
+
+    def resume(self, saved: SavedBlocks) -> None:
+        """Take in the content of another field of the same voxels, while this one is empty. Raises InputError where there
+        is no room for it."""
 
     def checkpoint(self) -> Any:
         """The present content, a `Moment`."""

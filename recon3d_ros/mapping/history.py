@@ -53,7 +53,7 @@ class History:
     """At most `limit` bytes of depth images, oldest first; with a limit of 0 nothing is kept and nothing can be rebuilt.
 
     records: those kept. base: content of the volume before the first of them; None: it was empty. checkpoint: of the volume
-    right after the keyframe `checkpoint_id`. generation: how often keyframes were let go."""
+    right after the keyframe `checkpoint_id`. generation: how often keyframes were let go. newest: largest id that came."""
 
     def __init__(self, limit: int) -> None:
         self.records: list[Record] = []
@@ -65,11 +65,17 @@ class History:
         self._limit = limit
         self._by_id: dict[int, Record] = {}
         self._early: dict[int, Pose] = {}
-        self._newest = -1
+        self.newest = -1
+
+    def resume(self, volume: Field, newest: int) -> None:
+        """Begin with what is in the volume, of which no depth is kept: it stays as it is, whatever is corrected later."""
+        self.newest = newest
+        if self._limit:
+            self.base = volume.checkpoint()
 
     def newest_pose(self, keyframe_id: int, pose: Pose) -> Pose:
         """The pose of a keyframe that comes now: corrected already, or as given."""
-        self._newest = max(self._newest, keyframe_id)
+        self.newest = max(self.newest, keyframe_id)
         return self._early.pop(keyframe_id, pose)
 
     def add(self, volume: Field, record: Record) -> None:
@@ -93,7 +99,7 @@ class History:
             if record is not None:
                 record.corrected = pose
                 record.measure()
-            elif keyframe_id > self._newest:
+            elif keyframe_id > self.newest:
                 self._early[keyframe_id] = pose
         while len(self._early) > _EARLY:
             del self._early[min(self._early)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -13,13 +14,14 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import MeshParams
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import is_pose
-from recon3d_ros.core.types import Keyframe, MeshBlock, Pose, Scale
+from recon3d_ros.core.types import Arrays, Keyframe, MeshBlock, Pose, Scale
 from recon3d_ros.mapping import blocks as pool
 from recon3d_ros.mapping.duplicates import Duplicates
 from recon3d_ros.mapping.field import Field
 from recon3d_ros.mapping.history import History
 from recon3d_ros.mapping.rebuild import Rebuild
 from recon3d_ros.mapping.regions import regions_of
+from recon3d_ros.mapping.saved import SavedSurface
 from recon3d_ros.mapping.shown import Shown
 from recon3d_ros.mapping.splat import DepthImage, blank, median_depth, splat
 from recon3d_ros.mapping.view import View
@@ -74,6 +76,45 @@ class Mesher:
         self._shown = Shown()
         self._blank: DepthImage | None = None
         self._camera: Camera | None = None
+
+    def saved(self) -> Arrays:
+        """All that a mesher needs to go on from here: `saving` in one go."""
+        work, arrays = self.saving(), None
+        while arrays is None:
+            try:
+                next(work)
+            except StopIteration as end:
+                arrays = end.value
+        return arrays
+
+    def saving(self) -> Generator[None, None, Arrays]:
+        """What `resume` takes, of the moment of the first step; the mesher may go on between the steps, which are bounded.
+        The voxels are copied once. Poses corrected since the last rebuild are not in it. Raises InputError without a
+        surface."""
+        if self._volume is None:
+            raise InputError("there is no surface yet")
+        volume, moment, about = self._volume, self._volume.checkpoint(), self._about()
+        try:
+            blocks = yield from moment.saving()
+        finally:
+            volume.forget(moment)
+        return about(blocks=blocks).arrays()
+
+    def resume(self, arrays: Arrays) -> None:
+        """Go on from what `saved` returned, instead of what is there; `changed` then gives the whole surface. Keyframes in
+        it are repeated ones, and stay where they are whatever is corrected: their depth is not saved. Raises InputError,
+        and nothing is changed, where the parameters contradict it or it is damaged."""
+        saved = SavedSurface.of(arrays)
+        saved.check(self.params)
+        self.reset()
+        self.voxel_size, self._farthest = saved.voxel_size, saved.farthest
+        self._volumes.begin(saved.voxel_size, saved.median, saved.scale)
+        volume = self._volumes.make()
+        volume.resume(saved.blocks)
+        self._volume = volume
+        self._history.resume(volume, saved.newest)
+        self._integrated = set(saved.integrated.tolist())
+        self._duplicates.resume(saved.place, saved.alike)
 
     @property
     def triangles(self) -> int:
@@ -214,6 +255,21 @@ class Mesher:
         while self.rebuild_step(exactly):
             worked = True
         return worked
+
+    def _about(self) -> Callable[..., SavedSurface]:
+        """The present state, without blocks."""
+        return partial(
+            SavedSurface,
+            voxel_size=self.voxel_size,
+            truncation=self.params.truncation,
+            median=self._volumes.median,
+            scale=self._volumes.scale,
+            integrated=np.array(sorted(self._integrated), np.int64),
+            newest=self._history.newest,
+            farthest=self._farthest,
+            place=self._duplicates.place,
+            alike=self._duplicates.alike,
+        )
 
     def _is_due(self, exactly: bool) -> bool:
         return self._history.moved(0.0) if exactly else self.moved

@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.mapping import blocks as pool
 from recon3d_ros.mapping.blocks import BLOCK_BYTES, Blocks
+from recon3d_ros.mapping.saved import SavedBlocks
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Spill:
         self._file.leave(self._places.values())
         self._places = {}
 
-    def store(self, blocks: Blocks, slots: NDArray[np.int64]) -> None:
+    def store(self, blocks: Blocks | SavedBlocks, slots: NDArray[np.int64]) -> None:
         """Write blocks; when the disk is full they are lost."""
         keys = pool.keys_of(blocks.coords[slots]).tolist()
         for key, slot in zip(keys, slots.tolist(), strict=True):
@@ -120,7 +121,16 @@ class Spill:
             if key in self._places:
                 self._load(blocks, pool.insert(blocks, x, y, z), self._places[key])
 
-    def _load(self, blocks: Blocks, slot: int, place: int) -> None:
+    def saving(self, saved: SavedBlocks, first: int, step: int) -> Iterator[None]:
+        """Write all blocks to the rows from `first` on, so many at a step."""
+        saved.coords[first:] = self.coordinates
+        places = list(self._places.values())
+        for start in range(0, len(places), step):
+            for row, place in enumerate(places[start : start + step], first + start):
+                self._load(saved, row, place)
+            yield
+
+    def _load(self, blocks: Blocks | SavedBlocks, slot: int, place: int) -> None:
         record = np.frombuffer(self._file.read(place), np.uint8)
         start = 0
         for array in (blocks.tsdf[slot], blocks.weight[slot], blocks.colour[slot]):

@@ -21,6 +21,7 @@ from recon3d_ros.mapping.checkpoint import Checkpoint
 from recon3d_ros.mapping.compare import absent, differing
 from recon3d_ros.mapping.fusion import update
 from recon3d_ros.mapping.regions import blocks_of, regions_of
+from recon3d_ros.mapping.saved import SavedBlocks
 from recon3d_ros.mapping.seen import seen_share
 from recon3d_ros.mapping.spill import Spill
 from recon3d_ros.mapping.splat import DepthImage, Intrinsics, intrinsics
@@ -39,6 +40,7 @@ class Volume:
     the surface). capacity: blocks held at most; when they are used up the least recently seen ones are dropped. carve:
     whether blocks in front of a measured depth are emptied too. spill: keeps dropped blocks on disk; None: they are gone.
     refused, evicted: blocks for which there was no room, blocks dropped to make room. updates: blocks updated so far.
+    stamp: depth images integrated so far.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Volume:
         self.refused = 0
         self.evicted = 0
         self.updates = 0
-        self._stamp = 0
+        self.stamp = 0
         self._committed = 0
         self._evicted: list[NDArray[np.int32]] = []
         self._checkpoints: list[Checkpoint] = []
@@ -79,7 +81,7 @@ class Volume:
     def integrate(self, image: DepthImage, T_map_cam: Pose, far: float, spread: float = 0.0) -> None:
         """Take in a depth image seen from a pose; depth and voxels beyond `far` (map units along z) are left alone. The
         band around a depth d is at least min(spread d^2, widest) wide on each side (spread: 1 / map units)."""
-        self._stamp += 1
+        self.stamp += 1
         # One memory layout, for which the kernels are compiled once.
         T_map_cam = np.array(T_map_cam, np.float64)
         view, T_cam_map = intrinsics(image.camera), inverse(T_map_cam)
@@ -89,7 +91,7 @@ class Volume:
         self._recall(listed[:number])
         if self.carve:
             scene = (image.depth, view, T_cam_map, lengths)
-            number = list_carved(self.blocks, listed, number, self._stamp, *scene)
+            number = list_carved(self.blocks, listed, number, self.stamp, *scene)
         self._put_aside(listed[:number])
         images = (image.depth, image.colours, image.weights)
         update(self.blocks, listed[:number], images, view, T_cam_map, lengths, self.min_weight)
@@ -164,6 +166,18 @@ class Volume:
         other._evicted, other._checkpoints, other._committed = [], [], 0
         return other
 
+    def resume(self, saved: SavedBlocks) -> None:
+        """Take in what a checkpoint of another volume saved, while this one is empty."""
+        disk = self.spill is not None
+        rows, slots, free = saved.placed(len(self.blocks.alive), disk)
+        saved.fill(self.blocks, rows, slots, free)
+        pool.rehash(self.blocks)
+        if self.spill is not None:
+            others = np.ones(len(saved.coords), np.bool_)
+            others[rows] = False
+            self.spill.store(saved, np.flatnonzero(others))
+        self.stamp = int(saved.stamp)
+
     def checkpoint(self) -> Checkpoint:
         """The present content, to be had again later with `Checkpoint.restored`."""
         checkpoint = Checkpoint(self)
@@ -196,7 +210,7 @@ class Volume:
         number, final = 0, False
         while True:
             number, refused = list_touched(
-                self.blocks, listed, number, self._stamp, image.depth, view, T_map_cam, lengths, stride, final
+                self.blocks, listed, number, self.stamp, image.depth, view, T_map_cam, lengths, stride, final
             )
             if not refused or final:
                 self.refused += refused
@@ -205,7 +219,7 @@ class Volume:
 
     def _make_room(self) -> bool:
         """Drop the least recently seen blocks; False if there is none that was not seen now."""
-        slots = pool.oldest(self.blocks, self._stamp)
+        slots = pool.oldest(self.blocks, self.stamp)
         self._put_aside(slots)
         if self.spill is not None:
             self.spill.store(self.blocks, slots)

@@ -18,13 +18,16 @@ log = logging.getLogger(__name__)
 
 class Volumes:
     """Makes them. Raises InputError where the device or the folder for blocks on disk that the parameters name cannot be
-    used."""
+    used.
+
+    median, scale: that they began with."""
 
     def __init__(self, params: MeshParams) -> None:
         self._params = params
         self._gpu = choose(params)
         self._on_gpu = False
         self._voxel_size = self._min_weight = 0.0
+        self.median, self.scale = 0.0, Scale.UNKNOWN
         self._disk: BlockFile | None = None
 
     def reset(self) -> None:
@@ -34,7 +37,7 @@ class Volumes:
     def begin(self, voxel_size: float, median: float, scale: Scale) -> None:
         """A map of that voxel size, seen from that median depth (map units), is about to begin. Depth of a sensor needs no
         second view to be believed."""
-        self._voxel_size = voxel_size
+        self._voxel_size, self.median, self.scale = voxel_size, median, scale
         self._min_weight = self._params.min_weight or (1.0 if scale is Scale.SENSOR else 2.0)
         by_choice = self._params.device == "auto"
         self._on_gpu = self._gpu is not None and (not by_choice or voxel_size <= WORTH * median)

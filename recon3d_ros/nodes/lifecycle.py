@@ -29,12 +29,14 @@ class ManagedNode(LifecycleNode):
     `configured` and `active`.
 
     A step that raises leads through error processing, which frees everything, to `unconfigured`; failure: what it raised.
-    arguments: for this node alone, as they stand behind --ros-args; they come before those of the process.
+    under_way: names of services that work in the background. arguments: for this node alone, as they stand behind
+    --ros-args; they come before those of the process.
     """
 
     def __init__(self, name: str, arguments: Sequence[str] = ()) -> None:
         self.configured, self.active = ExitStack(), ExitStack()
         self.failure: Exception | None = None
+        self.under_way: set[str] = set()
         self._is_destroyed = False
         super().__init__(
             name,

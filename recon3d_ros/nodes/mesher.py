@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, QoSPublisherMatchedInfo
@@ -21,8 +22,9 @@ from recon3d_ros.mapping.export import write_ply_mesh
 from recon3d_ros.mapping.warm_up import warm_up
 from recon3d_ros.nodes import process
 from recon3d_ros.nodes.health import Health, HealthPublisher
+from recon3d_ros.nodes.in_background import InBackground
 from recon3d_ros.nodes.lifecycle import ManagedNode
-from recon3d_ros.nodes.save_mesh import LIVE, SaveMesh
+from recon3d_ros.nodes.save_mesh import LIVE, SaveMesh, output_of
 from recon3d_ros.nodes.worker import total
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import header
@@ -33,6 +35,7 @@ from recon3d_ros.ros.parameters import declare
 from recon3d_ros.runtime.mesher import MesherLoop
 from recon3d_ros.runtime.metrics import stage_values
 from recon3d_ros.runtime.results import prepare_folder
+from recon3d_ros.runtime.saved_map import FOLDER, SURFACE
 from recon3d_ros.store.reader import SegmentReader
 
 #: Counters of the mesher that are not about keyframes.
@@ -50,7 +53,7 @@ class MesherNode(ManagedNode):
 
     def __init__(self, follow: bool = True, arguments: Sequence[str] = ()) -> None:
         super().__init__("mesher", arguments)
-        self.config = declare(self, Config, LIVE, self._on_change)
+        self.config = declare(self, Config, (*LIVE, "map", "save_map"), self._on_change)
         process.limit(self.config)
         self._follows = follow
         if self.config.autostart:
@@ -79,9 +82,12 @@ class MesherNode(ManagedNode):
         self._health = HealthPublisher(self, self._ask)
         self.loop = MesherLoop(mesh, realtime=True, sink=self._publish)
         self.configured.callback(self.loop.close)
+        if self.config.map:
+            self.loop.resume(Path(self.config.map) / SURFACE)
         self.add_service(Trigger, "~/reset", self._on_reset)
         self._save_mesh = SaveMesh(self, self.loop.surface, lambda: self.config)
-        self.configured.callback(self._save_mesh.close)
+        InBackground(self, "~/save_map", self._save_map_of_output)
+        InBackground(self, "~/load_map", self._load_map_of_parameters)
 
     def activate(self) -> None:
         """Follow the keyframes, and show what there is of the surface instead of what viewers have from before."""
@@ -107,7 +113,21 @@ class MesherNode(ManagedNode):
     def reset(self) -> None:
         """Forget the surface, here and in every viewer."""
         if self.is_configured:
-            self.loop.reset(then=lambda: self._send(self._writer.clear(self._stamp_ns, self._frame)))
+            self.loop.reset(then=self._clear)
+
+    def save_map(self, folder: str | Path) -> list[str]:
+        """Write the surface into the folder of a saved map; returns what failed. Callable from any thread, which waits."""
+        try:
+            self._write_surface(folder)
+        except (OSError, ReconError) as error:
+            return [self._failure(SURFACE, error)]
+        return []
+
+    def load_map(self, folder: str | Path) -> None:
+        """Go on with the surface in the folder of a saved map, and show it instead of what is there; the next notice of
+        another process does not end it, whatever its number. Callable from any thread. Raises ReconError."""
+        self._demand_configured()
+        self.loop.resume(Path(folder) / SURFACE, then=self._on_loaded)
 
     def finish(self) -> None:
         """Work off what waits and publish it. A mesh that is being saved is given up."""
@@ -119,15 +139,15 @@ class MesherNode(ManagedNode):
         self._markers.wait_for_all_acked(Duration(seconds=2.0))
 
     def save(self) -> list[str]:
-        """Write mesh.ply into the folder `output`; returns what failed."""
-        mesh = self.loop.surface()
+        """Write mesh.ply, and the map where `save_map` asks for it, into the folder `output`; returns what failed."""
+        mesh, output = self.loop.surface(), Path(self.config.output)
+        failures = []
         try:
-            path = prepare_folder(self.config.output) / "mesh.ply"
+            path = prepare_folder(output) / "mesh.ply"
             write_ply_mesh(path, mesh.vertices, mesh.triangles, mesh.colours)
         except (OSError, ReconError) as error:
-            self.get_logger().error(f"mesh.ply not written: {error}")
-            return [f"mesh.ply not written: {error}"]
-        return []
+            failures = [self._failure("mesh.ply", error)]
+        return failures + (self.save_map(output / FOLDER) if self.config.save_map else [])
 
     def drops(self) -> Counter[str]:
         """Keyframes and notices given up, by reason."""
@@ -191,6 +211,37 @@ class MesherNode(ManagedNode):
 
     def _on_change(self, config: Config) -> None:
         self.config = config
+
+    def _clear(self) -> None:
+        """What viewers show is no longer true."""
+        self._send(self._writer.clear(self._stamp_ns, self._frame))
+
+    def _on_loaded(self) -> None:
+        self._sequence = None
+        self._clear()
+
+    def _failure(self, name: str, error: Exception) -> str:
+        line = f"{name} not written: {error}"
+        self.get_logger().error(line)
+        return line
+
+    def _write_surface(self, folder: str | Path) -> Path:
+        self._demand_configured()
+        path = prepare_folder(folder) / SURFACE
+        self.loop.save(path)
+        return path
+
+    def _demand_configured(self) -> None:
+        if not self.is_configured:
+            raise InputError("the mesher has no map: configure it first")
+
+    def _save_map_of_output(self) -> str:
+        return f"saved {self._write_surface(Path(output_of(self.config)) / FOLDER)}"
+
+    def _load_map_of_parameters(self) -> str:
+        folder = self.config.map or Path(output_of(self.config)) / FOLDER
+        self.load_map(folder)
+        return f"going on with {Path(folder) / SURFACE}"
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self.reset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from geometry_msgs.msg import PoseStamped
@@ -44,6 +45,10 @@ class Consumer(Protocol):
     def correct(self, poses: Mapping[int, Pose]) -> None: ...
 
     def reset(self) -> None: ...
+
+    def save_map(self, folder: Path) -> list[str]: ...
+
+    def load_map(self, folder: Path) -> None: ...
 
 
 class StepPublisher:

@@ -13,12 +13,13 @@ from std_srvs.srv import SetBool, Trigger
 from recon3d_ros.backends import registry
 from recon3d_ros.backends.base import Reconstructor
 from recon3d_ros.core.config import Config
-from recon3d_ros.core.errors import InputError, ReconError
+from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.types import Frame, Tracking
-from recon3d_ros.nodes import process
+from recon3d_ros.nodes import process, saving
 from recon3d_ros.nodes.aiding import AidingInputs
 from recon3d_ros.nodes.capture import Capture
 from recon3d_ros.nodes.health import Health, HealthPublisher
+from recon3d_ros.nodes.in_background import InBackground
 from recon3d_ros.nodes.inputs import CameraInput
 from recon3d_ros.nodes.jumps import TimeJumps
 from recon3d_ros.nodes.lifecycle import ManagedNode
@@ -28,7 +29,8 @@ from recon3d_ros.ros.convert import header
 from recon3d_ros.ros.messages import Status
 from recon3d_ros.ros.parameters import declare
 from recon3d_ros.runtime.pipeline import Pipeline, Step
-from recon3d_ros.runtime.results import Results, prepare_folder, save
+from recon3d_ros.runtime.results import Results, prepare_folder
+from recon3d_ros.runtime.saved_map import SavedMap
 from recon3d_ros.runtime.warm_up import warm_up
 from recon3d_ros.store.heap import HeapArena
 from recon3d_ros.store.keyframe_store import KeyframeStore
@@ -37,6 +39,8 @@ from recon3d_ros.store.shared import SharedArena
 #: Parameters that may change while the node runs.
 LIVE = (
     "output",
+    "map",
+    "save_map",
     "on_time_jump",
     "frames.publish_tf",
     "frames.publish_odom_tf",
@@ -62,8 +66,11 @@ Create = Callable[[str, Config, bool], Reconstructor]
 
 class ReconstructorNode(ManagedNode):
     """With a `consumer`, keyframes stay in this process and are handed to it by reference; without one they lie in shared
-    memory. `create` makes the backend. run, outputs and input exist while the node is configured."""
+    memory. `create` makes the backend. run, outputs and input exist while the node is configured. backend: its name, "auto"
+    until that is decided. begins_with: a saved map, until the first image comes."""
 
+    backend: str
+    begins_with: SavedMap | None
     run: LiveRun | None = None
     outputs: StepPublisher
     input: CameraInput
@@ -78,7 +85,7 @@ class ReconstructorNode(ManagedNode):
         self.config = declare(self, Config, LIVE, self._on_change)
         process.limit(self.config)
         self._create = create
-        self._consumer = consumer
+        self.consumer = consumer
         if self.config.autostart:
             self.start()
 
@@ -87,21 +94,24 @@ class ReconstructorNode(ManagedNode):
         if self.config.output:
             prepare_folder(self.config.output)
         params = self.config.input
-        self._backend = self.config.backend
+        asked = self.config.backend
+        self.begins_with = SavedMap.read(self.config.map, asked) if self.config.map else None
+        self.backend = self.begins_with.backend if self.begins_with is not None else asked
         self._counts: Counter[str] = Counter()
         self._is_paused = self._was_offered = False
         self._jumps = TimeJumps(self, self._on_jump)
         is_old = self._jumps.is_old
         self._aiding = AidingInputs(self, self.config, is_old)
         transforms, places_body = self._aiding.transforms, self._aiding.prior_has_no_tf
-        self.outputs = StepPublisher(self, self.config, transforms, self._consumer, places_body)
-        self.input = CameraInput(self, params, self._backend == "rgbd", self._on_capture, is_old)
+        self.outputs = StepPublisher(self, self.config, transforms, self.consumer, places_body)
+        self.input = CameraInput(self, params, self.backend == "rgbd", self._on_capture, is_old)
         self._health = HealthPublisher(self, self._ask)
-        if self._backend != "auto":
+        if self.backend != "auto":
             self._begin()
         self.add_service(Trigger, "~/reset", self._on_reset)
         self.add_service(SetBool, "~/pause", self._on_pause)
-        self.add_service(Trigger, "~/save_map", self._on_save)
+        InBackground(self, "~/save_map", lambda: saving.save_now(self))
+        InBackground(self, "~/load_map", lambda: saving.load(self))
 
     def activate(self) -> None:
         """Listen to transforms and poses, and look out for a camera."""
@@ -128,17 +138,17 @@ class ReconstructorNode(ManagedNode):
         if self.run is None:
             return None
         source = f"ROS topic {self.resolve_topic_name('image')}"
-        results = self.run.results(source, self._backend, self._drops())
+        results = self.run.results(source, self.backend, self._drops())
         report = dataclasses.replace(results.report, published=dict(self.outputs.published))
         return dataclasses.replace(results, report=report)
 
     def _begin(self) -> None:
         """Make the backend and the thread that runs it."""
         if self._create is registry.create:
-            warm_up(self._backend, self.config)
-        reconstructor = self._create(self._backend, self.config, True)
+            warm_up(self.backend, self.config)
+        reconstructor = self._create(self.backend, self.config, True)
         params = self.config.store
-        arena = HeapArena() if self._consumer else SharedArena(params.slots, params.lease_timeout)
+        arena = HeapArena() if self.consumer else SharedArena(params.slots, params.lease_timeout)
         store = KeyframeStore(arena, params, self.config.cloud)
         pipeline = Pipeline(self.config, reconstructor, store)
 
@@ -147,6 +157,9 @@ class ReconstructorNode(ManagedNode):
 
         self.run = LiveRun(self.config, pipeline, publish, self.outputs.reset, self._aiding.aids)
         self.configured.callback(self._end)
+        if self.begins_with is not None:
+            self.begins_with.resume(pipeline)
+            self.begins_with = None
 
     def _end(self) -> None:
         """Stop the thread, free backend and shared memory."""
@@ -172,8 +185,9 @@ class ReconstructorNode(ManagedNode):
             self._was_offered = image is not None
             return
         if self.run is None:
-            self._backend, why = registry.choose("auto", depth is not None, self.config)
-            self.get_logger().info(f"backend {self._backend} ({why})")
+            if self.backend == "auto":
+                self.backend, why = registry.choose("auto", depth is not None, self.config)
+                self.get_logger().info(f"backend {self.backend} ({why})")
             self._begin()
         assert self.run is not None
         wants_depth = self.run.pipeline.reconstructor.capabilities.needs_depth
@@ -223,28 +237,13 @@ class ReconstructorNode(ManagedNode):
         )
         return response
 
-    def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        folder, results = self.config.output, self.results()
-        if not folder or results is None:
-            response.message = (
-                "no images came yet" if folder else "set the parameter 'output' to a folder first"
-            )
-            return response
-        try:
-            failures = save(results, folder)
-        except ReconError as error:
-            failures = [str(error)]
-        response.success = not failures
-        response.message = "; ".join(failures) or f"saved in {folder}"
-        return response
-
     def _drops(self) -> Counter[str]:
         """What never came to the worker, by reason."""
         return total(self._counts, self.input.drops, self._aiding.counts)
 
     def _ask(self) -> Health:
         drops = self._drops()
-        values: dict[str, object] = {"received": self.input.received, "backend": self._backend}
+        values: dict[str, object] = {"received": self.input.received, "backend": self.backend}
         values |= {"calibration": self.input.calibration, "time_jumps": self._jumps.count}
         values |= self._aiding.values()
         status, done = Status(state=Tracking.INITIALISING.value), 0
@@ -289,8 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         def finish() -> list[str]:
             node.finish()
-            results = node.results()
-            return save(results, node.config.output) if results is not None and node.config.output else []
+            return saving.save_all(node)
 
         return process.Session([node], finish)
 

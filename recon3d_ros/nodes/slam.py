@@ -7,18 +7,17 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from recon3d_ros.nodes import process
+from recon3d_ros.nodes import process, saving
 from recon3d_ros.nodes.mesher import MesherNode
 from recon3d_ros.nodes.reconstructor import ReconstructorNode
-from recon3d_ros.runtime.results import Results, save
+from recon3d_ros.runtime.results import Results
 
 
 def finish(reconstructor: ReconstructorNode, mesher: MesherNode) -> list[str]:
     """Work off what waits in both nodes; where `output` is set, save all results there. Returns what failed."""
     reconstructor.finish()
     mesher.finish()
-    results, folder = reconstructor.results(), reconstructor.config.output
-    return save(with_mesh(results, mesher), folder) if results is not None and folder else []
+    return saving.save_all(reconstructor, lambda results: with_mesh(results, mesher))
 
 
 def with_mesh(results: Results, mesher: MesherNode) -> Results:

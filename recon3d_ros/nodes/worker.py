@@ -19,6 +19,7 @@ from recon3d_ros.runtime.metrics import HISTORY, Percentiles, peak_rss_mb, stage
 from recon3d_ros.runtime.pipeline import Pipeline, Step
 from recon3d_ros.runtime.queues import BoundedQueue
 from recon3d_ros.runtime.results import Results, pipeline_report, pipeline_results
+from recon3d_ros.runtime.saved_map import SavedMap
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +170,19 @@ class LiveRun:
             report = dataclasses.replace(report, latency_ms=Percentiles.of(self.latency_ms))
             return dataclasses.replace(pipeline_results(pipeline, report), config=self._config)
 
+    def saved(self, backend: str) -> SavedMap:
+        """The map as it is now. Raises InputError where there is none that one could go on with."""
+        with self._lock:
+            return SavedMap.of(self.pipeline, backend, self._config)
+
+    def resume(self, saved: SavedMap) -> None:
+        """Go on with a saved map; what waits is forgotten."""
+        self.queue.clear()
+        with self._lock:
+            saved.resume(self.pipeline)
+            self._forget()
+            self._on_reset()
+
     def close(self) -> None:
         """Stop the thread and free the backend and the store. May be called more than once."""
         self.queue.clear()
@@ -214,9 +228,12 @@ class LiveRun:
 
     def _begin_anew(self) -> None:
         self.pipeline.reset()
+        self._forget()
+        self._on_reset()
+
+    def _forget(self) -> None:
         self._tracked = self._points = 0
         self._reason = ""
-        self._on_reset()
 
     def _take(self, capture: Capture, jumps: int) -> None:
         metrics = self.pipeline.metrics

@@ -6,15 +6,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 from recon3d_ros.core.config import MeshParams
-from recon3d_ros.core.types import Keyframe, MeshBlock, Pose
+from recon3d_ros.core.types import Arrays, Keyframe, MeshBlock, Pose
 from recon3d_ros.mapping.components import remove_small_components
 from recon3d_ros.mapping.mesher import Mesher
 from recon3d_ros.mapping.weld import joined
+from recon3d_ros.runtime.archive import read_archive, write_archive
 from recon3d_ros.runtime.metrics import Metrics
 from recon3d_ros.runtime.pace import MeshPace
 from recon3d_ros.runtime.queues import BoundedQueue
@@ -26,6 +28,11 @@ SLICE = 0.005
 
 #: Regions extracted at once. After a rebuild the whole map may have changed; keyframes go in between.
 REGIONS = 300
+
+#: Seconds between the steps of a save, in which the mesher's thread gets the lock: it goes to whoever asks at that moment.
+PAUSE = 0.001
+
+_KIND = "surface"
 
 BlockSink = Callable[[list[MeshBlock]], None]
 #: A keyframe is opened in the mesher thread and released when it has been integrated.
@@ -44,6 +51,7 @@ class MesherLoop:
         self._sink = sink
         self._queue: BoundedQueue[Callable[[], None]] = BoundedQueue(params.queue, drop_oldest=realtime)
         self._lock = threading.Lock()
+        self._saving = threading.Lock()
         # Of its own, so that the pose path never waits for an integration.
         self._corrections_lock = threading.Lock()
         self._corrections: dict[int, Pose] = {}
@@ -94,11 +102,8 @@ class MesherLoop:
         """Forget the surface and what waits; `then` is called before the sink gets anything of the next one."""
         self._queue.clear()
         with self._lock:
-            with self._corrections_lock:
-                self._corrections.clear()
             self.mesher.reset()
-            self._pace = MeshPace(self._params)
-            then()
+            self._begin(then)
 
     def drain(self) -> None:
         """Wait until all that was put is integrated, and follow the last corrections."""
@@ -129,6 +134,30 @@ class MesherLoop:
         # Without the lock: this takes longer than the extraction, and keyframes go on meanwhile.
         return remove_small_components(joined(parts), self._params.min_component)
 
+    def save(self, path: Path) -> None:
+        """Write the surface to a file that `resume` takes, in the calling thread; keyframes go on meanwhile. It follows the
+        corrections that came so far, since later it cannot. Raises InputError without a surface, and when the disk refuses;
+        an older file then stays."""
+        with self._saving:
+            work = self._save_steps()
+            while True:
+                with self._lock:
+                    try:
+                        next(work)
+                    except StopIteration as end:
+                        arrays: Arrays = end.value
+                        break
+                time.sleep(PAUSE)
+            write_archive(path, _KIND, arrays)
+
+    def resume(self, path: Path, then: Callable[[], None] = lambda: None) -> None:
+        """Go on with a surface that was saved, instead of what is there and waits; `then` is called before the sink gets
+        anything of it. Raises InputError, and goes on as before, for a file that cannot be used (see `Mesher.resume`)."""
+        arrays = read_archive(path, _KIND)
+        with self._lock:
+            self.mesher.resume(arrays)
+            self._begin(then)
+
     def _run(self) -> None:
         period = 1.0 / self._params.publish_rate
         while True:
@@ -143,6 +172,21 @@ class MesherLoop:
             self._rebuild_slice()
             while not self.waiting and self._prepare():
                 pass
+
+    def _begin(self, then: Callable[[], None]) -> None:
+        """Another surface is there now."""
+        self._queue.clear()
+        with self._corrections_lock:
+            self._corrections.clear()
+        self._pace = MeshPace(self._params)
+        then()
+
+    def _save_steps(self) -> Generator[None, None, Arrays]:
+        for _ in range(2):  # a rebuild that was under way may have passed over the newest corrections
+            self._take_corrections()
+            while self.mesher.rebuild_step(exactly=not self._realtime) and self.mesher.rebuilding:
+                yield
+        return (yield from self.mesher.saving())
 
     def _integrate(self, lease: Callable[[], KeyframeLease], came: float) -> None:
         try:

@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon3d_ros.backends.base import Reconstructor
-from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import FrameError, InputError, StoreError
-from recon3d_ros.core.geometry import is_pose
-from recon3d_ros.core.stamps import RisingStamps
+from recon3d_ros.core.packing import part_of, within
 from recon3d_ros.core.trajectory import Trajectory, recorded
-from recon3d_ros.core.types import Frame, Gravity, Keyframe, Pose, Scale, Tracking, Update
+from recon3d_ros.core.types import Arrays, Frame, Gravity, Keyframe, Pose, Scale, Tracking, Update
 from recon3d_ros.mapping.cloud import CloudMap
 from recon3d_ros.mapping.splat import median_depth
+from recon3d_ros.runtime.frame_checks import FrameChecks
 from recon3d_ros.runtime.map_book import MapBook
 from recon3d_ros.runtime.metrics import Metrics
 from recon3d_ros.store.keyframe_store import KeyframeStore
@@ -66,6 +65,9 @@ class Pipeline:
     def reset(self) -> None:
         """Begin a new map; counters and timers go on."""
         self.reconstructor.reset()
+        self._forget()
+
+    def _forget(self) -> None:
         self.store.reset()
         self.maps = MapBook(self.config.cloud)
         self.keyframes: dict[int, KeyframeRecord] = {}
@@ -74,14 +76,13 @@ class Pipeline:
         self.scale = Scale.UNKNOWN
         self.gravity = Gravity.UNKNOWN
         self._stamps: dict[int, int] = {}
-        self._guessed: Camera | None = None
+        self._checks = FrameChecks(self.reconstructor.capabilities, self.metrics.drops)
         self._poses_before: dict[int, Pose] = {}
         self._first_index = self._first_map = 0
-        self.begin_time()
 
     def begin_time(self) -> None:
         """Time went back: stamps may begin anew, all else goes on."""
-        self._rising = RisingStamps()
+        self._checks.begin_time()
 
     def begin_map(self) -> None:
         """Time went back, and nothing links what follows to what was: another map begins, those so far are kept. What the
@@ -96,13 +97,32 @@ class Pipeline:
         self.scale, self.gravity = Scale.UNKNOWN, Gravity.UNKNOWN
         self.begin_time()
 
+    def saved(self) -> Arrays:
+        """What is needed to go on with the map that the camera is in. Raises InputError where that cannot be."""
+        number, arrays = self.reconstructor.saved()
+        cloud = self.maps.clouds.get(number + self._first_map, CloudMap(self.config.cloud))
+        return {
+            "first_index": np.array(self._first_index),
+            **within("backend", arrays),
+            **within("cloud", cloud.saved()),
+        }
+
+    def resume(self, arrays: Arrays) -> None:
+        """Begin with a saved map: the camera has to find its place there, and what it sees is added. Frames, keyframes and
+        trajectories are those from now on; the cloud is that of all. What raises changes nothing."""
+        cloud, first_index = CloudMap(self.config.cloud), int(arrays["first_index"])
+        cloud.resume(part_of("cloud", arrays))
+        self.reconstructor.resume(part_of("backend", arrays))
+        self._forget()
+        self._first_index = first_index
+        self.maps.clouds[self.maps.current] = cloud
+
     def step(self, frame: Frame, each: Callable[[Step], None] = lambda step: None) -> list[Step]:
         """Take one frame; return what became known. `each` is called with a step as soon as its keyframe is stored: of many
         that become known at once the first ones are not held any more at the end."""
         start = time.perf_counter()
         try:
-            frame = self._checked(frame)
-            updates = self.reconstructor.step(frame)
+            updates = self.reconstructor.step(self._checks.checked(frame))
         except FrameError as error:
             self.metrics.drops[error.reason] += 1
             log.debug("frame %d skipped: %s", frame.stamp_ns, error)
@@ -149,40 +169,6 @@ class Pipeline:
         stamps = np.array([self._stamps[i] for i in indices], dtype=np.int64)
         return recorded(stamps, np.array([poses[i] for i in indices]).reshape(-1, 4, 4))
 
-    def _checked(self, frame: Frame) -> Frame:
-        """The frame with a camera and without a broken prior. Raises FrameError when its stamp does not rise."""
-        before = self._rising.newest
-        refused = self._rising.refuse(frame.stamp_ns)
-        if refused:
-            raise FrameError(f"stamp {refused}", f"stamp {refused}: {frame.stamp_ns} after {before}")
-        if before is not None and frame.stamp_ns < before:
-            log.warning(
-                "stamps of the images went back by %.3f s and go on from there",
-                (before - frame.stamp_ns) / 1e9,
-            )
-        if frame.prior is not None and not is_pose(frame.prior):
-            self.metrics.drops["prior invalid"] += 1
-            frame = dataclasses.replace(frame, prior=None)
-        if not _is_vector(frame.position):
-            self.metrics.drops["position invalid"] += 1
-            frame = dataclasses.replace(frame, position=None)
-        if not _is_vector(frame.up):
-            self.metrics.drops["up invalid"] += 1
-            frame = dataclasses.replace(frame, up=None)
-        if frame.camera is None and self.reconstructor.capabilities.needs_camera:
-            frame = dataclasses.replace(frame, camera=self._guess(frame))
-        return frame
-
-    def _guess(self, frame: Frame) -> Camera:
-        height, width = frame.image.shape[:2]
-        if self._guessed is None or self._guessed.size != (width, height):
-            self._guessed = Camera.guess(width, height)
-            log.warning(
-                "the images have no calibration: focal length guessed as %.0f px; give --camera FILE for a true shape",
-                self._guessed.fx,
-            )
-        return self._guessed
-
     def _take(self, updates: Iterable[Update], each: Callable[[Step], None]) -> list[Step]:
         steps = []
         for update in map(self._numbered, updates):
@@ -195,7 +181,7 @@ class Pipeline:
     def _numbered(self, update: Update) -> Update:
         """Of a backend that was reset: indices and maps go on from those before."""
         first, first_map, join = self._first_index, self._first_map, update.join
-        if not first_map:
+        if not (first or first_map):
             return update
         return dataclasses.replace(
             update,
@@ -236,11 +222,6 @@ class Pipeline:
         with self.metrics.stage("cloud"):
             cloud.add(keyframe)
         return keyframe
-
-
-def _is_vector(vector: NDArray[np.float64] | None) -> bool:
-    """Whether it is a vector [3], or not given."""
-    return vector is None or (np.shape(vector) == (3,) and bool(np.isfinite(vector).all()))
 
 
 def demand(reconstructor: Reconstructor, name: str, has_depth: bool) -> None:

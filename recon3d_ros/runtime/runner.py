@@ -7,13 +7,16 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from recon3d_ros.backends import registry
 from recon3d_ros.core.config import Config
+from recon3d_ros.core.errors import ReconError
 from recon3d_ros.runtime.mesher import MesherLoop
 from recon3d_ros.runtime.metrics import peak_rss_mb
 from recon3d_ros.runtime.pipeline import Pipeline, Step, demand
 from recon3d_ros.runtime.results import Results, pipeline_report, pipeline_results
+from recon3d_ros.runtime.saved_map import SURFACE, SavedMap
 from recon3d_ros.runtime.sources.base import Source
 from recon3d_ros.runtime.surfaces import Surfaces
 from recon3d_ros.store.heap import HeapArena
@@ -30,7 +33,11 @@ class OfflineRun:
         self.source = source
         self.config = config
         self.stop = threading.Event()
-        self.backend, why = registry.choose(config.backend, source.has_depth, config)
+        saved = SavedMap.read(config.map, config.backend) if config.map else None
+        if saved is not None:
+            self.backend, why = saved.backend, "of the saved map"
+        else:
+            self.backend, why = registry.choose(config.backend, source.has_depth, config)
         log.info("backend %s (%s)", self.backend, why)
         reconstructor = registry.create(self.backend, config)
         demand(reconstructor, self.backend, source.has_depth)
@@ -39,6 +46,9 @@ class OfflineRun:
         )
         self.mesher = MesherLoop(config.mesh, realtime=False)
         self.surfaces = Surfaces(self.mesher)
+        if saved is not None:
+            saved.resume(self.pipeline)
+            self.mesher.resume(Path(config.map) / SURFACE)
 
     def run(
         self, on_step: Callable[[Step], None] = lambda _: None, on_frame: Callable[[], None] = lambda: None
@@ -66,6 +76,15 @@ class OfflineRun:
             interrupted=self.stop.is_set(),
         )
         return dataclasses.replace(pipeline_results(pipeline, report), mesh=mesh)
+
+    def save_map(self, folder: Path) -> list[str]:
+        """Save the map, to go on with it another time; returns what failed."""
+        try:
+            SavedMap.of(self.pipeline, self.backend, self.config).write(folder)
+            self.mesher.save(folder / SURFACE)
+        except ReconError as error:
+            return [f"the map is not saved: {error}"]
+        return []
 
     def close(self) -> None:
         """Stop threads and free memory."""

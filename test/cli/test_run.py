@@ -52,10 +52,24 @@ def test_the_configuration_used_is_taken_back(tmp_path):
     assert (first / "trajectory.txt").read_text() == (second / "trajectory.txt").read_text()
 
 
+def test_a_second_run_goes_on_in_the_map_of_the_first(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    assert main(["run", FLIGHT, "--out", str(first), "--quiet", "--save-map"]) == 0
+    assert {p.name for p in (first / "map").iterdir()} == {"reconstruction.npz", "surface.npz"}
+    longer = FLIGHT.replace("frames=12", "frames=20")
+    assert main(["run", longer, "--out", str(second), "--quiet", "--map", str(first / "map")]) == 0
+    before, report = (json.loads((f / "report.json").read_text()) for f in (first, second))
+    assert report["backend"] == "rgbd" and report["tracked"] == 20 == len(read_tum(second / "trajectory.txt"))
+    assert report["points"] > before["points"] and report["triangles"] > before["triangles"]
+    assert report["ate_m"] < 0.02 and report["surface_median_voxels"] < 2
+    assert "map" not in os.listdir(second)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["{tmp}/nothing"], "no such file or folder"),
+        ([FLIGHT, "--map", "{tmp}/empty"], "save a map first"),
         (["{tmp}/empty"], "no image"),
         (["{tmp}/notes.xyz"], "of no known kind"),
         (["synthetic:moon/orbit"], "moon"),

@@ -33,7 +33,7 @@ def voxels(volume):
     blocks = volume.blocks
     slots = np.flatnonzero(blocks.alive)
     slots = slots[np.lexsort(blocks.coords[slots].T)]
-    seen = blocks.last_seen[slots] - volume._stamp
+    seen = blocks.last_seen[slots] - volume.stamp
     return (blocks.coords[slots], blocks.tsdf[slots], blocks.weight[slots], blocks.colour[slots], seen)
 
 

@@ -78,6 +78,12 @@ class Sideways:
             T = T @ step
         return out
 
+    def saved(self):
+        return 0, {"next_index": np.array(self.count)}
+
+    def resume(self, arrays):
+        self.count = int(arrays["next_index"])
+
     def statistics(self):
         return {}
 

@@ -70,7 +70,7 @@ def test_every_value_of_the_checklist_is_there(graph, start):
         "lifecycle", "frames", "fps", "fps_in", "fps_out", "latency_ms", "latency_p50_ms", "latency_p95_ms", "wait_ms",
         "wait_p95_ms", "decode_ms", "reconstruct_ms", "reconstruct_p95_ms", "outputs_ms", "queue", "queue_max", "dropped",
         "keyframes", "keyframe_reason", "tracking", "scale", "gravity", "map_id", "memory_mb", "store_mb", "map_mb",
-        "received", "backend",
+        "received", "backend", "time_jumps", "under_way",
     }  # fmt: skip
     assert (told["lifecycle"], told["tracking"], told["keyframes"]) == ("active", "tracking", "2")
     assert told["keyframe_reason"] == "flow" and float(told["memory_mb"]) > 10

@@ -17,6 +17,7 @@ EXPECTED = {
     "namespace", "use_sim_time", "params_file", "rviz", "log_level", "autostart", "use_respawn", "nodes", "composed",
     "bag", "rate", "loop", "output", "backend", "image_topic", "camera_info_topic", "depth_topic", "odom_topic",
     "imu_topic", "fix_topic", "image_transport", "base_frame", "odom_frame", "map_frame", "frame_prefix",
+    "map", "save_map",
 }  # fmt: skip
 EXAMPLES = {"realsense", "usb_camera", "px4_gazebo", "tello", "dji"}
 

@@ -2,6 +2,7 @@
 """The mesher on real topics: keyframes of another writer in, markers out, late viewers, resets, broken notices."""
 
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
+from recon3d_ros.core import types
 from recon3d_ros.core.camera import Camera
-from recon3d_ros.core.config import CloudParams, StoreParams
+from recon3d_ros.core.config import CloudParams, MeshParams, StoreParams
+from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import pose
 from recon3d_ros.core.types import Tracking, Update
 from recon3d_ros.mapping.ply import load_ply
@@ -20,6 +23,8 @@ from recon3d_ros.nodes.mesher import MesherNode
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import keyframe_message, pose_message
 from recon3d_ros.ros.messages import Keyframe, Status
+from recon3d_ros.runtime import archive
+from recon3d_ros.runtime.mesher import MesherLoop
 from recon3d_ros.store.files import SHM
 from recon3d_ros.store.keyframe_store import KeyframeStore
 from recon3d_ros.store.shared import SharedArena
@@ -75,8 +80,8 @@ def start(graph):
         graph.start("-p", "mesh.voxel_size:=0.05", "-p", "mesh.publish_rate:=20.0", *args)
         node, probe = graph.add(MesherNode()), graph.probe()
         writers.append(Writer(probe))
-        assert graph.wait(lambda: writers[0].notices.get_subscription_count() == 1)
-        return node, probe, writers[0]
+        assert graph.wait(lambda: writers[-1].notices.get_subscription_count() == 1)
+        return node, probe, writers[-1]
 
     yield start
     for writer in writers:
@@ -278,6 +283,146 @@ def test_a_node_that_ends_gives_up_what_it_saves(graph, start, tmp_path, monkeyp
     assert graph.wait(lambda: list(tmp_path.glob(".save_mesh-*")))
     graph.stop()
     assert {p.name for p in tmp_path.iterdir()} == {"hold", "sitecustomize.py"}
+
+
+def ask(probe, what):
+    """The answer of ~/save_map or ~/load_map."""
+    return probe.call(Trigger, f"/mesher/{what}", Trigger.Request())
+
+
+@pytest.fixture
+def saved(graph, start, tmp_path):
+    """The folder of a map of the wall's first part, saved by a node that has ended."""
+    node, probe, writer = start("-p", f"output:={tmp_path / 'first'}")
+    meshed(graph, node, writer)
+    assert graph.wait(lambda: node.loop.mesher.keyframes == 3)
+    answer = ask(probe, "save_map")
+    assert answer.success and answer.message == f"saved {tmp_path}/first/map/surface.npz"
+    graph.stop()
+    graph.nodes.clear()
+    writer.store.close()
+    return tmp_path / "first" / "map"
+
+
+def test_a_saved_map_is_shown_whole_and_gone_on_with_and_the_first_notice_does_not_end_it(
+    graph, start, saved
+):
+    node, probe, writer = start("-p", f"map:={saved}")
+    probe.listen(MarkerArray, "mesher/mesh", qos.MESH)
+    assert graph.wait(lambda: wall_shown(probe))
+    before = len(node.loop.surface().triangles)
+    assert writer.sequence == 0
+    writer.add(0)  # is in it already
+    meshed(graph, node, writer, start=80)
+    assert graph.wait(lambda: node.loop.mesher.keyframes == 6) and node.drops()["repeated"] == 1
+    assert len(node.loop.surface().triangles) > before + 1000
+    writer.sequence = 0
+    writer.send(Keyframe(action=Keyframe.REMOVE))
+    assert graph.wait(lambda: not markers(probe.heard["mesher/mesh"]))
+    assert node.loop.mesher.keyframes == 0
+
+
+def test_a_map_is_loaded_instead_of_what_is_there(graph, start, saved):
+    node, probe, writer = start()
+    probe.listen(MarkerArray, "mesher/mesh", qos.MESH)
+    meshed(graph, node, writer, start=200)
+    assert graph.wait(lambda: min(x(probe)) > 2.0)
+    assert ask(probe, "load_map").message == "set the parameter 'output' to a folder first"
+    change(probe, output=str(saved.parent))
+    answer = ask(probe, "load_map")
+    assert answer.success and answer.message == f"going on with {saved}/surface.npz"
+    assert graph.wait(lambda: wall_shown(probe) and max(x(probe)) < 2.0)
+    writer.sequence = 0  # a reconstructor that loads the map as well
+    writer.send(Keyframe(action=Keyframe.REMOVE))
+    meshed(graph, node, writer, start=80)
+    assert graph.wait(lambda: node.loop.mesher.keyframes == 6)
+
+
+def x(probe):
+    """Coordinates along the wall of what is shown; 0 while that is nothing."""
+    return [p.x for m in markers(probe.heard["mesher/mesh"]).values() for p in m.points] or [0.0]
+
+
+def test_the_parameter_map_says_what_is_loaded(graph, start, saved, tmp_path):
+    node, probe, _ = start("-p", f"output:={tmp_path}")
+    answer = ask(probe, "load_map")
+    assert not answer.success and f"{tmp_path}/map/surface.npz is not there" in answer.message
+    change(probe, map=str(saved))
+    assert ask(probe, "load_map").success and node.loop.mesher.keyframes == 3
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged", "of another voxel size"])
+def test_a_map_that_cannot_be_used_ends_the_start_with_one_line(graph, tmp_path, damage):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "surface.npz").write_bytes(b"PK")
+    if damage == "of another voxel size":
+        loop = MesherLoop(MeshParams(voxel_size=0.1), realtime=True)
+        loop.mesher.integrate(wall_keyframe())
+        (tmp_path / damage).mkdir()
+        loop.save(tmp_path / damage / "surface.npz")
+        loop.close()
+    graph.start("-p", f"map:={tmp_path / damage}", "-p", "mesh.voxel_size:=0.05")
+    with pytest.raises(InputError) as error:
+        MesherNode()
+    said = "mesh.voxel_size is 0.05" if "voxel" in damage else f"{tmp_path / damage}/surface.npz is "
+    assert str(error.value).startswith(said) and "\n" not in str(error.value)
+
+
+def wall_keyframe():
+    """A keyframe of a wall at 2."""
+    points = np.dstack([2 * CAMERA.rays(), np.full((48, 64), 2.0)]).reshape(-1, 3).astype(np.float32)
+    return types.Keyframe(0, 0, np.eye(4), CAMERA, points, np.zeros((len(points), 3), np.uint8))
+
+
+def test_a_map_that_cannot_be_saved_is_a_failure_with_a_reason_and_the_node_goes_on(graph, start, tmp_path):
+    node, probe, writer = start()
+    assert ask(probe, "save_map").message == "set the parameter 'output' to a folder first"
+    change(probe, output=str(tmp_path))
+    assert ask(probe, "save_map").message == "there is no surface yet"
+    meshed(graph, node, writer)
+    (tmp_path / "map" / "surface.npz").mkdir()
+    answer = ask(probe, "save_map")
+    assert not answer.success and f"cannot write {tmp_path}/map/surface.npz (" in answer.message
+    assert node.save_map(tmp_path / "map") == [f"surface.npz not written: {answer.message}"]
+    meshed(graph, node, writer, start=80)
+
+
+def test_keyframes_are_meshed_and_callbacks_answered_while_a_map_is_saved(
+    graph, start, tmp_path, monkeypatch
+):
+    node, probe, writer = start("-p", f"output:={tmp_path}")
+    meshed(graph, node, writer)
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        begun.set()
+        assert go.wait(20)
+        archive.write_archive(*arguments)
+
+    monkeypatch.setattr("recon3d_ros.runtime.mesher.write_archive", slow)
+    client = probe.create_client(Trigger, "/mesher/save_map")
+    assert client.wait_for_service(20)
+    answer = client.call_async(Trigger.Request())
+    assert begun.wait(20)
+    meshed(graph, node, writer, start=80)
+    assert probe.call(Trigger, "/mesher/reset", Trigger.Request()).success
+    assert not answer.done()
+    go.set()
+    assert graph.wait(answer.done) and answer.result().success
+    node.load_map(tmp_path / "map")
+    assert 0 < node.loop.mesher.keyframes <= 3  # the map as it was when asked for
+
+
+@pytest.mark.parametrize("save_map", ["true", "false"])
+def test_at_the_end_the_map_is_saved_beside_the_mesh_where_that_is_asked_for(
+    graph, start, tmp_path, save_map
+):
+    node, _, writer = start("-p", f"output:={tmp_path}", "-p", f"save_map:={save_map}")
+    meshed(graph, node, writer)
+    node.finish()
+    assert node.save() == []
+    files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert files == {"mesh.ply"} | ({"map/surface.npz"} if save_map == "true" else set())
 
 
 def test_nothing_stays_in_shared_memory(graph, start):

@@ -11,11 +11,12 @@ import pytest
 
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import MeshParams
-from recon3d_ros.core.errors import StoreError
+from recon3d_ros.core.errors import InputError, StoreError
 from recon3d_ros.core.types import Keyframe, Scale
 from recon3d_ros.mapping import weld
 from recon3d_ros.runtime import mesher as module
 from recon3d_ros.runtime import pace
+from recon3d_ros.runtime.archive import write_archive
 from recon3d_ros.runtime.mesher import MesherLoop
 
 CAMERA = Camera(64, 48, 60, 60, 31.5, 23.5)
@@ -236,3 +237,126 @@ def test_m20_the_time_to_the_mesh_ends_with_the_last_piece_of_a_keyframe(params,
     assert len(pieces) > 1
     times = loop.metrics.stages["to_mesh"]
     assert times.p50 == times.max >= 1e3 * per_piece * len(pieces)
+
+
+def test_a_saved_surface_is_gone_on_with_and_shown_whole(params, tmp_path):
+    first = MesherLoop(params, realtime=True)
+    first.put(wall(0))
+    first.drain()
+    first.save(tmp_path / "surface.npz")
+    shown, told = Shown(), []
+    loop = MesherLoop(params, realtime=True, sink=shown)
+    loop.put(shifted(wall(7), 5.0))
+    assert shown.wait_for(lambda blocks: lies_at(blocks, 7.0))
+    loop.resume(tmp_path / "surface.npz", then=lambda: told.append(shown.blocks.clear()))
+    assert shown.wait_for(lambda blocks: lies_at(blocks, 2.0)) and len(told) == 1
+    assert same(loop.surface(), first.surface())
+    for each in (loop, first):
+        each.put(wall(0))  # is in it already
+        each.put(shifted(wall(1), 0.01))
+        each.drain()
+    assert same(loop.surface(), first.surface()) and loop.mesher.keyframes == 2
+    assert loop.mesher.counters["repeated"] == 1
+    for each in (loop, first):
+        each.close()
+
+
+def same(a, b):
+    return np.array_equal(a.vertices, b.vertices) and np.array_equal(a.triangles, b.triangles)
+
+
+def test_what_waits_and_what_was_corrected_does_not_get_into_a_resumed_surface(params, tmp_path):
+    loop = MesherLoop(params, realtime=True)
+    loop.put(wall(0))
+    loop.drain()
+    loop.save(tmp_path / "surface.npz")
+    held, go = threading.Event(), threading.Event()
+
+    @contextmanager
+    def slow():
+        held.set()
+        assert go.wait(20)
+        raise StoreError("gone")
+        yield
+
+    loop.put_lease(slow)
+    assert held.wait(20)
+    loop.put(shifted(wall(1), 3.0))
+    loop.correct({2: np.diag([1.0, 1.0, -1.0, 1.0])})
+    loop.resume(tmp_path / "surface.npz")
+    go.set()
+    loop.put(wall(2))
+    loop.drain()
+    assert loop.mesher.keyframes == 2 and lies_at({0: loop.surface()}, 2.0)
+    loop.close()
+
+
+@pytest.mark.parametrize("realtime", [True, False])
+def test_a_saved_surface_follows_the_corrections_that_came_before(params, tmp_path, monkeypatch, realtime):
+    """Live, where a rebuild would wait for its turn; in steps between which keyframes go on."""
+    loop = MesherLoop(replace(params, queue=10), realtime)
+    keyframes = [wall(i) for i in range(4)]
+    for keyframe in keyframes:
+        loop.put(keyframe)
+    loop.drain()
+    loop._rebuild_from = np.inf
+    pauses, sleep = [], time.sleep
+
+    def pause(seconds):
+        if threading.current_thread() is threading.main_thread() and not pauses:
+            pauses.append(seconds)
+            loop.put(shifted(wall(4), 0.5))
+            end = time.monotonic() + 20
+            while loop.mesher.keyframes < 5 and time.monotonic() < end:
+                sleep(0.001)
+        sleep(seconds)
+
+    monkeypatch.setattr(module.time, "sleep", pause)
+    loop.correct({k.id: shifted(k, 0.5).T_map_cam for k in keyframes})
+    loop.save(tmp_path / "surface.npz")
+    loop.close()
+    other = MesherLoop(params, realtime)
+    other.resume(tmp_path / "surface.npz")
+    assert lies_at({0: other.surface()}, 2.5) and other.mesher.keyframes == 5
+    other.close()
+
+
+def test_keyframes_are_integrated_while_a_surface_is_written(params, tmp_path, monkeypatch):
+    """And the file is that of the moment when it was asked for."""
+    loop = MesherLoop(params, realtime=True)
+    loop.put(wall())
+    loop.drain()
+
+    def written(path, kind, arrays):
+        loop.put(shifted(wall(1), 1.0))
+        end = time.monotonic() + 20
+        while loop.mesher.keyframes < 2 and time.monotonic() < end:
+            time.sleep(0.001)
+        return write_archive(path, kind, arrays)
+
+    monkeypatch.setattr(module, "write_archive", written)
+    loop.save(tmp_path / "surface.npz")
+    assert loop.mesher.keyframes == 2
+    loop.resume(tmp_path / "surface.npz")
+    assert loop.mesher.keyframes == 1 and lies_at({0: loop.surface()}, 2.0)
+    loop.close()
+
+
+def test_a_file_that_cannot_be_used_changes_nothing(params, tmp_path):
+    loop = MesherLoop(params, realtime=True)
+    with pytest.raises(InputError, match="no surface yet"):
+        loop.save(tmp_path / "surface.npz")
+    loop.put(wall())
+    loop.drain()
+    before = loop.surface()
+    loop.save(tmp_path / "surface.npz")
+    with pytest.raises(InputError, match="is not there"):
+        loop.resume(tmp_path / "missing.npz")
+    other = MesherLoop(replace(params, voxel_size=0.1), realtime=True)
+    with pytest.raises(InputError, match=r"mesh\.voxel_size"):
+        other.resume(tmp_path / "surface.npz")
+    with pytest.raises(InputError, match="cannot write"):
+        loop.save(tmp_path / "missing" / "surface.npz")
+    assert same(loop.surface(), before) and not other.mesher.keyframes
+    for each in (loop, other):
+        each.close()

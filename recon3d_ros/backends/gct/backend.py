@@ -23,7 +23,7 @@ from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import FrameError, InputError
 from recon3d_ros.core.image import resampled
-from recon3d_ros.core.types import Frame, Image, Pose, Update
+from recon3d_ros.core.types import Arrays, Frame, Image, Pose, Update
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,14 @@ class GctReconstructor:
     def poses(self) -> dict[int, Pose]:
         """The best pose now, camera to map, of every frame that has one, by index."""
         return self._session.poses() if self._session is not None else {}
+
+    def saved(self) -> tuple[int, Arrays]:
+        """The stream keeps no map in which a camera could find its place."""
+        raise InputError("gct cannot save a map to go on with: use geometric or rgbd")
+
+    def resume(self, arrays: Arrays) -> None:
+        """See `saved`."""
+        raise InputError("gct cannot go on with a saved map: use the backend that made it")
 
     def statistics(self) -> dict[str, float]:
         """Counts, memory in MB, and median times of the stages."""

@@ -9,13 +9,14 @@ import numpy as np
 
 from recon3d_ros.backends.base import Capabilities
 from recon3d_ros.backends.geometric.given_poses import GivenPoses
+from recon3d_ros.backends.geometric.intake import first_lens
 from recon3d_ros.backends.geometric.session import Session
 from recon3d_ros.backends.geometric.warm_up import warm_up
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import FrameError, InputError
-from recon3d_ros.core.types import Frame, Image, Pose, Update
+from recon3d_ros.core.types import Arrays, Frame, Image, Pose, Update
 
 #: Smallest height and width that has anything to track.
 _MIN_SIZE = 64
@@ -43,7 +44,7 @@ class GeometricReconstructor:
         camera = self._camera(frame)
         if self._session is None:
             kind = GivenPoses if self.config.geometric.mapping_only else Session
-            self._session = kind(camera, self.config, self.realtime, self.stages)
+            self._session = kind(first_lens(camera), self.config, self.realtime, self.stages)
         session = self._session
         prior = frame.prior if self.config.prior else None
         view = session.view(self._index, frame.stamp_ns, frame.image, camera, prior)
@@ -57,6 +58,23 @@ class GeometricReconstructor:
     def poses(self) -> dict[int, Pose]:
         """The best pose now, camera to map, of every frame that has one, by index."""
         return self._session.poses() if self._session is not None else {}
+
+    def saved(self) -> tuple[int, Arrays]:
+        """Id of the map that the camera is in, and what is needed to go on with it."""
+        if self._session is None:
+            raise InputError("there is no map yet")
+        return self._session.saved(self._index)
+
+    def resume(self, arrays: Arrays) -> None:
+        """Go on with a saved map: the camera is lost until it recognises it."""
+        if self.config.geometric.mapping_only:
+            raise InputError(
+                "geometric.mapping_only takes poses as they are given and goes on with no map: leave 'map' out"
+            )
+        session = Session.resumed(arrays, self.config, self.realtime, self.stages)
+        self.reset()
+        self._session = session
+        self._index = int(arrays["next_index"])
 
     def reset(self) -> None:
         """Forget the map; the next frame is the first."""

@@ -11,6 +11,7 @@ import numpy as np
 from recon3d_ros.backends.geometric.depth_feed import DepthFeed
 from recon3d_ros.backends.geometric.frames import FramePoses
 from recon3d_ros.backends.geometric.intake import Intake
+from recon3d_ros.backends.geometric.lens import Lens
 from recon3d_ros.backends.geometric.linear import found, reprojection_errors
 from recon3d_ros.backends.geometric.locating import tracks_by_matches
 from recon3d_ros.backends.geometric.map import Keyframe, Map, View
@@ -20,8 +21,9 @@ from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
+from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import inverse
-from recon3d_ros.core.types import Floats, Gravity, Image, Pose, Scale, Tracking, Update
+from recon3d_ros.core.types import Arrays, Floats, Gravity, Image, Pose, Scale, Tracking, Update
 from recon3d_ros.keyframing.gate import KeyframeGate
 
 #: A track is dropped when it misses its point by more than so many pixels, and by so many times what most of them do:
@@ -34,9 +36,8 @@ _SURVIVAL, _MATCHED_KEYFRAMES = 0.35, 4
 class GivenPoses:
     """Keyframes by flow, points from tracks, dense depth. without_prior: frames that brought no pose."""
 
-    def __init__(self, camera: Camera, config: Config, realtime: bool, stages: Stages) -> None:
-        self.intake = Intake(camera)
-        lens, params = self.intake.lens, config.geometric
+    def __init__(self, lens: Lens, config: Config, realtime: bool, stages: Stages) -> None:
+        self.intake, params = Intake(lens), config.geometric
         self.map = Map(lens.focal)
         self.tracker = Tracker(params.tracks, lens.scale)
         self.gate = KeyframeGate(config.keyframe)
@@ -71,6 +72,10 @@ class GivenPoses:
     def poses(self) -> dict[int, Pose]:
         """The poses given, camera to map, by index."""
         return self.frames.all()
+
+    def saved(self, next_index: int) -> tuple[int, Arrays]:
+        """There is nothing to find one's place in."""
+        raise InputError("with geometric.mapping_only there is no map to go on with: leave save_map out")
 
     def close(self) -> None:
         """Stop the depth worker."""

@@ -18,9 +18,8 @@ _MAX_SIZE = 1280
 class Intake:
     """lens: of the latest view. Another camera may take over; centred pixels keep the focal length of the first."""
 
-    def __init__(self, camera: Camera) -> None:
-        camera = _reduced(camera)
-        self.lens = Lens(camera, camera.fx)
+    def __init__(self, lens: Lens) -> None:
+        self.lens = lens
 
     def view(
         self, index: int, stamp_ns: int, image: Image, camera: Camera, prior: Pose | None = None
@@ -32,6 +31,12 @@ class Intake:
         if camera.size != image.shape[1::-1]:
             image = cv2.resize(image, camera.size, interpolation=cv2.INTER_AREA)
         return View(index, stamp_ns, image, to_grey(image), self.lens, prior)
+
+
+def first_lens(camera: Camera) -> Lens:
+    """That of the camera with which a map begins."""
+    camera = _reduced(camera)
+    return Lens(camera, camera.fx)
 
 
 def _reduced(camera: Camera) -> Camera:

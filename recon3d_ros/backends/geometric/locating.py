@@ -136,7 +136,8 @@ def _found_again(view: View, world: Map, keyframe: Keyframe, T: Pose, known: Int
     """Points of a keyframe that Lucas-Kanade finds in the view, started where the pose puts them: ids and pixels."""
     guess = view.lens.project(T, world.points(keyframe.ids))
     wanted = np.flatnonzero(found(guess) & ~np.isin(keyframe.ids, known))
-    if not len(wanted) or keyframe.view is None:
+    # Those of a map that was loaded may be of another size, where only keypoints are compared.
+    if not len(wanted) or keyframe.view is None or keyframe.view.grey.shape != view.grey.shape:
         return known[:0], guess[:0]
     px, good = reacquire(keyframe.view.grey, view.grey, keyframe.px[wanted], guess[wanted], view.lens.scale)
     return keyframe.ids[wanted[good]], px[good]

@@ -116,6 +116,11 @@ class Map:
             self._points = np.concatenate([self._points, more])
         return ids
 
+    @property
+    def tracks(self) -> int:
+        """Number of tracks so far, those without a point among them; their ids count from 0."""
+        return self._tracks
+
     def points(self, ids: Ints) -> Array:
         """Points [N,3] of tracks; NaN where there is none."""
         return self._points[ids]

@@ -50,6 +50,11 @@ class Mapper:
         known = found(uv)
         keyframe.observe(self.map.allocate(int(known.sum())), px[known], uv[known])
 
+    def resume(self) -> None:
+        """The map was filled with keyframes that are known to all."""
+        latest = self.map.keyframes[-max(self.params.window, CALIBRATED) :]
+        self._announced = {k.index: k.T_map_cam for k in latest}
+
     def forget(self) -> None:
         """All keyframes moved, and that is told otherwise."""
         self._announced = {k.index: k.T_map_cam for k in self.map.keyframes if k.index in self._announced}

@@ -15,11 +15,13 @@ from recon3d_ros.backends.geometric.loops.closer import LoopCloser
 from recon3d_ros.backends.geometric.loops.closing import Closing
 from recon3d_ros.backends.geometric.map import Keyframe, Map, View
 from recon3d_ros.backends.geometric.mapper import Mapper
+from recon3d_ros.backends.geometric.saving import resume_map, save_lens, save_map
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.config import Config
 from recon3d_ros.core.geometry import Array, inverse, scale_of
-from recon3d_ros.core.types import Join, Pose, Tracking, Update
+from recon3d_ros.core.packing import part_of, within
+from recon3d_ros.core.types import Arrays, Join, Pose, Tracking, Update
 from recon3d_ros.keyframing.gate import KeyframeGate
 
 
@@ -111,6 +113,21 @@ class Piece:
         self.loops.absorb(other.loops)
         self.id = min(self.id, other.id)
         return offset
+
+    def saved(self, lens: Lens) -> Arrays:
+        """The map as arrays; of other cameras than that of the lens only what was observed."""
+        return {
+            **within("map", save_map(self.map, lens)),
+            **within("lens", save_lens(lens, self.map.focal)),
+            **within("loops", self.loops.saved()),
+        }
+
+    def resume(self, arrays: Arrays, lens: Lens) -> None:
+        """Be the map that was saved, with a camera that is not found in it yet."""
+        resume_map(self.map, lens, part_of("map", arrays))
+        self.loops.resume(part_of("loops", arrays), lens)
+        self.mapper.resume()
+        self.front.lost = True
 
     def link(self, located: Sequence[tuple[Keyframe, Located]], offset: int) -> None:
         """Let keyframes observe the points of an absorbed map by which they were found there, so that adjustment holds both

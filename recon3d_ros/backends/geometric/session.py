@@ -4,29 +4,35 @@ viewing direction, z its up direction, the median depth of its points is 1 and t
 
 from __future__ import annotations
 
+import numpy as np
+
 from recon3d_ros.backends.geometric.depth_feeds import DepthFeeds
 from recon3d_ros.backends.geometric.frontend import Placed
 from recon3d_ros.backends.geometric.initialiser import Waiting
 from recon3d_ros.backends.geometric.intake import Intake
 from recon3d_ros.backends.geometric.joining import Joiner
+from recon3d_ros.backends.geometric.lens import Lens
 from recon3d_ros.backends.geometric.loops.closer import loop_statistics
 from recon3d_ros.backends.geometric.loops.closing import Closing
 from recon3d_ros.backends.geometric.map import Map, View
 from recon3d_ros.backends.geometric.piece import Piece, without_pose
 from recon3d_ros.backends.geometric.restart import Restart
+from recon3d_ros.backends.geometric.saving import resume_lens
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
+from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import inverse_similarity
-from recon3d_ros.core.types import Image, Join, Pose, Tracking, Update
+from recon3d_ros.core.packing import part_of
+from recon3d_ros.core.types import Arrays, Image, Join, Pose, Tracking, Update
 
 
 class Session:
     """Begin a map, track every frame, solve its pose; at keyframes triangulate, adjust and send the image to the depth
     worker; when lost, search; when lost for long, begin another map and look out for the older ones."""
 
-    def __init__(self, camera: Camera, config: Config, realtime: bool, stages: Stages) -> None:
-        self.intake = Intake(camera)
+    def __init__(self, lens: Lens, config: Config, realtime: bool, stages: Stages) -> None:
+        self.intake = Intake(lens)
         self.config, self.realtime, self.stages = config, realtime, stages
         self._maps = 1
         self.current = self._piece()
@@ -37,6 +43,8 @@ class Session:
         self.joiner = Joiner()
         self.lost = self.joined = 0
         self._turn = 0
+        #: A saved map in which the camera was not found yet: no other one begins.
+        self._awaits = False
 
     @property
     def map(self) -> Map:
@@ -101,6 +109,22 @@ class Session:
             **self.depth.statistics(),
         }
 
+    def saved(self, next_index: int) -> tuple[int, Arrays]:
+        """Id of the map that the camera is in, and that map. next_index: of the frame that comes next."""
+        if not self.map.keyframes:
+            raise InputError("there is no map yet")
+        arrays = self.current.saved(self.intake.lens)
+        return self.current.id, {"next_index": np.array(next_index), **arrays}
+
+    @classmethod
+    def resumed(cls, arrays: Arrays, config: Config, realtime: bool, stages: Stages) -> Session:
+        """One that goes on with a saved map, once it has found its place there."""
+        session = cls(resume_lens(part_of("lens", arrays)), config, realtime, stages)
+        session.current.resume(arrays, session.intake.lens)
+        session.depth.follow(session.current)
+        session._awaits = True
+        return session
+
     def _piece(self) -> Piece:
         return Piece(0, self.intake.lens, self.config, self.realtime, self.stages)
 
@@ -132,7 +156,7 @@ class Session:
             # A candidate in one map is not looked for in others: it is answered once.
             if piece.front.candidate is not None:
                 return updates
-        begun = self.restart.step(view, self._piece)
+        begun = None if self._awaits else self.restart.step(view, self._piece)
         if begun is None:
             return [*updates, self._lose(view)]
         begun.id, self._maps = self._maps, self._maps + 1
@@ -149,6 +173,7 @@ class Session:
         """The camera is in a map again; the last view becomes a keyframe before the others refer to one."""
         updates = [] if piece is self.current else self._change(piece)
         self.restart.forget()
+        self._awaits = False
         last = piece.accept(placed[-1])
         return [*updates, *(piece.accept(p) for p in placed[:-1]), last]
 
@@ -192,4 +217,5 @@ class Session:
 
     def _lose(self, view: View) -> Update:
         self.lost += 1
-        return without_pose(view, Tracking.LOST, "nothing of the map is recognised", self.current.id)
+        what = "the saved map" if self._awaits else "the map"
+        return without_pose(view, Tracking.LOST, f"nothing of {what} is recognised", self.current.id)

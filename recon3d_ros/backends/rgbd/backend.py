@@ -16,8 +16,9 @@ from recon3d_ros.backends.rgbd.registration import Fit, Tracks, register
 from recon3d_ros.backends.rgbd.view import Rectifier, View
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.config import Config
+from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import body_from_optical, inverse
-from recon3d_ros.core.types import Floats, Frame, Pose, Scale, Tracking, Update
+from recon3d_ros.core.types import Arrays, Floats, Frame, Pose, Scale, Tracking, Update
 from recon3d_ros.keyframing.gate import KeyframeGate, induced_flow
 
 #: Every n-th row and column of the small depth image is aligned.
@@ -61,6 +62,8 @@ class RgbdReconstructor:
         self._last: Pose | None = None
         self._motion: Pose = np.eye(4)
         self._lost = False
+        #: A saved map in which the camera was not found yet: where it was last says nothing.
+        self._awaits = False
 
     def step(self, frame: Frame) -> list[Update]:
         """Answer one frame. Raises FrameError for sizes that do not fit."""
@@ -109,6 +112,20 @@ class RgbdReconstructor:
         """Pose map <- camera of every frame that has one."""
         return dict(self._poses)
 
+    def saved(self) -> tuple[int, Arrays]:
+        """The keyframes that frames are aligned with."""
+        if not len(self._map):
+            raise InputError("there is no map yet")
+        return 0, {"next_index": np.array(self._index), **self._map.saved()}
+
+    def resume(self, arrays: Arrays) -> None:
+        """Go on with a saved map: the camera is lost until it recognises it."""
+        world = LocalMap.resumed(arrays)
+        self.reset()
+        self._map = world
+        self._index = int(arrays["next_index"])
+        self._last, self._lost, self._awaits = self._map.last.T_map_cam, True, True
+
     def statistics(self) -> dict[str, float]:
         """Medians of the stages, and how often the camera was lost and found again."""
         return {**self._stages.medians_ms(), **{name: float(n) for name, n in self._counts.items()}}
@@ -133,7 +150,7 @@ class RgbdReconstructor:
         steady = T is not None and self._last is not None and not self._lost
         self._motion = inverse(self._last) @ T if steady else np.eye(4)  # type: ignore[arg-type, operator]
         if T is not None:
-            self._last = T
+            self._last, self._awaits = T, False
         if len(self._map) and self._lost != (T is None):
             self._lost = T is None
             self._counts["lost" if self._lost else "found"] += 1
@@ -142,7 +159,7 @@ class RgbdReconstructor:
         assert self._last is not None
         points = _points(view)
         guess = pose_from_tracks(tracks)
-        if guess is None and len(points):
+        if guess is None and len(points) and not self._awaits:
             guess = self._last @ self._motion
         if guess is not None:
             fit = register(points, self._map.near(guess, points), tracks, guess)

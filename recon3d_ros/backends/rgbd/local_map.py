@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from recon3d_ros.backends.rgbd.features import NOISE, places, pose_from_tracks
 from recon3d_ros.backends.rgbd.registration import Surface, Tracks
 from recon3d_ros.backends.rgbd.view import View
+from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.geometry import Array, inverse, transform
-from recon3d_ros.core.types import Floats, Pose
+from recon3d_ros.core.packing import pack, part_of, unpack, within
+from recon3d_ros.core.types import Arrays, Floats, Pose
 
 #: Keyframes remembered (about 2 MB each); the oldest is forgotten first.
 CAPACITY = 64
@@ -61,6 +63,42 @@ class LocalMap:
         _, points, known = places(pixels, view.camera, surface.depth, T_map_cam)
         self._entries.append(Entry(surface, descriptors[known], points))
         return surface
+
+    def saved(self) -> Arrays:
+        """All keyframes. Normals are rounded to half precision, far below their noise."""
+        surfaces = [entry.surface for entry in self._entries]
+        cameras = [(c.width, c.height, c.fx, c.fy, c.cx, c.cy) for c in (s.camera for s in surfaces)]
+        return {
+            "cameras": np.array(cameras, np.float64),
+            "T_map_cam": np.array([s.T_map_cam for s in surfaces]),
+            **within("depth", pack([s.depth.ravel() for s in surfaces], np.empty(0, np.float32))),
+            **within(
+                "normals",
+                pack([s.normals.astype(np.float16).ravel() for s in surfaces], np.empty(0, np.float16)),
+            ),
+            **within(
+                "descriptors", pack([e.descriptors for e in self._entries], np.empty((0, 32), np.uint8))
+            ),
+            **within("points", pack([e.points for e in self._entries], np.empty((0, 3)))),
+        }
+
+    @staticmethod
+    def resumed(arrays: Arrays) -> LocalMap:
+        """The keyframes that were saved."""
+        world = LocalMap()
+        columns = (unpack(part_of(name, arrays)) for name in ("depth", "normals", "descriptors", "points"))
+        for intrinsics, T, depth, normals, descriptors, points in zip(
+            arrays["cameras"].tolist(), arrays["T_map_cam"], *columns, strict=True
+        ):
+            width, height = round(intrinsics[0]), round(intrinsics[1])
+            surface = Surface(
+                Camera(width, height, *intrinsics[2:]),
+                depth.reshape(height, width),
+                normals.astype(np.float32).reshape(height, width, 3),
+                T.copy(),
+            )
+            world._entries.append(Entry(surface, descriptors, points))
+        return world
 
     def near(self, T_map_cam: Pose, points: Floats) -> list[Surface]:
         """The newest keyframe and those that see most of `points` [N,3] (of the camera at that pose)."""

@@ -8,13 +8,14 @@ last seen at the same time are dropped (the blocks of the present view never are
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon3d_ros.core.camera import Camera
+from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import inverse
 from recon3d_ros.core.types import MeshBlock, Pose
 from recon3d_ros.mapping import blocks as pool
@@ -24,6 +25,7 @@ from recon3d_ros.mapping.cuda.device import Device
 from recon3d_ros.mapping.cuda.marching import Extractor
 from recon3d_ros.mapping.cuda.memory import DevicePool
 from recon3d_ros.mapping.regions import regions_of
+from recon3d_ros.mapping.saved import CONTENT, TABLE, SavedBlocks
 from recon3d_ros.mapping.seen import sample_stride
 from recon3d_ros.mapping.splat import DepthImage
 from recon3d_ros.mapping.voxel_hash import EMPTY
@@ -150,6 +152,16 @@ class CudaVolume:
         other._evicted, other._checkpoints = [], []
         return other
 
+    def resume(self, saved: SavedBlocks) -> None:
+        """As `Volume.resume`."""
+        rows, slots, free = saved.placed(self._capacity, disk=False)
+        while len(self.pool.blocks.alive) < len(slots) + len(free):
+            if not self.pool.grow():
+                raise InputError("no room on the GPU for the saved map: set mesh.device to cpu")
+        saved.fill(self.pool.blocks, rows, slots, free, lambda array: self._device.put(array, array.dtype))
+        self.pool.rehash()
+        self._stamp = int(saved.stamp)
+
     def checkpoint(self) -> CudaCheckpoint:
         """The present content, copied: on a device that costs less than to note what changes."""
         self._checkpoints.append(CudaCheckpoint(self))
@@ -159,6 +171,17 @@ class CudaVolume:
         """A checkpoint is not needed any more."""
         if checkpoint in self._checkpoints:
             self._checkpoints.remove(checkpoint)
+
+    def saving(self) -> Generator[None, None, SavedBlocks]:
+        """The present content, an array at a step. It must not change meanwhile."""
+        blocks, get = self.pool.blocks, self._device.get
+        slots = self._device.xp.flatnonzero(blocks.alive)
+        free = np.array(get(blocks.free[: int(blocks.counts[pool.FREE])]))
+        rows = {}
+        for name in (*TABLE, *CONTENT):
+            rows[name] = get(getattr(blocks, name)[slots])
+            yield
+        return SavedBlocks(np.array(self._stamp, np.int64), get(slots).astype(np.int32), free, **rows)
 
     def release(self) -> None:
         """Nothing is held on disk."""
@@ -225,3 +248,7 @@ class CudaCheckpoint:
     def restored(self) -> tuple[CudaVolume, Iterator[None]]:
         """A volume with the content of that moment; no step is left to do."""
         return self._state.copy(), iter(())
+
+    def saving(self) -> Generator[None, None, SavedBlocks]:
+        """The content of that moment, an array at a step."""
+        return self._state.saving()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from recon3d_ros.backends.geometric import map as world
+from recon3d_ros.backends.geometric.intake import first_lens
 from recon3d_ros.backends.geometric.map import RECENT, Keyframe, Map, View
 from recon3d_ros.backends.geometric.session import Session
 from recon3d_ros.backends.stages import Stages
@@ -55,7 +56,7 @@ def test_two_thousand_frames_hold_and_adjust_no_more_than_two_hundred():
             "keyframe.min_flow": 0.05,
         },
     )
-    session = Session(camera, config, False, Stages())
+    session = Session(first_lens(camera), config, False, Stages())
     adjusted, states, sizes = [], [], []
 
     def count(poses, points, *rest):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from recon3d_ros.core.errors import InputError
 from recon3d_ros.mapping import regions
 from recon3d_ros.mapping.cuda.volume import CudaVolume
 from recon3d_ros.mapping.splat import splat
@@ -177,3 +178,59 @@ def test_an_empty_volume_has_no_surface(device):
     _, gpu = pair(device)
     assert gpu.extract_all() == [] and gpu.extract(np.empty((0, 3), np.int32)) == []
     assert gpu.count == 0 and len(gpu.coordinates()) == 0 and len(gpu.take_changed()) == 0
+
+
+def saved(volume):
+    """What is saved of a volume."""
+    work = volume.checkpoint().saving()
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.mark.parametrize("direction", ["to the device", "from the device"])
+def test_what_one_saved_the_other_goes_on_with(device, take_flight, monkeypatch, direction):
+    monkeypatch.setattr("recon3d_ros.mapping.cuda.memory._FIRST_BLOCKS", 64)
+    first, second = pair(device), pair(device)
+    views = images(take_flight(6))
+    feed(first, views[:4])
+    if direction == "to the device":
+        cpu, gpu = first[0], second[1]
+        gpu.resume(saved(cpu))
+    else:
+        cpu, gpu = second[0], first[1]
+        cpu.resume(saved(gpu))
+    for some in (views[4:5], views[5:]):
+        feed((cpu, gpu), some)
+        assert_same_voxels(cpu, gpu)
+    assert_same_triangles(cpu, gpu)
+
+
+def test_a_full_device_volume_goes_on_with_what_it_saved(device, take_flight):
+    _, gpu = pair(device, capacity=400)
+    views = images(take_flight(12))
+    feed([gpu], views[:8])
+    assert gpu.evicted
+    _, other = pair(device, capacity=400)
+    other.resume(saved(gpu))
+    for volume in (gpu, other):
+        volume.take_changed()
+    a, b = held(gpu, device.get), held(other, device.get)
+    assert [name for name in a if not np.array_equal(a[name], b[name])] == []
+    feed([other], views[8:])
+    assert other.count <= 400 and sum(len(block.triangles) for block in other.extract_all()) > 1000
+
+
+def test_a_device_without_room_for_what_was_saved_says_so_in_one_line(device, take_flight, monkeypatch):
+    def refuse(*_):
+        raise InputError("no memory")
+
+    cpu, _ = pair(device)
+    feed([cpu], images(take_flight(3)))
+    monkeypatch.setattr("recon3d_ros.mapping.cuda.memory._FIRST_BLOCKS", 64)
+    monkeypatch.setattr("recon3d_ros.mapping.cuda.memory._copy", refuse)
+    _, small = pair(device)
+    with pytest.raises(InputError, match=r"no room on the GPU.*mesh\.device"):
+        small.resume(saved(cpu))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recon3d_ros.backends.geometric.bundle import Ints
+from recon3d_ros.backends.geometric.lens import Lens
 from recon3d_ros.backends.geometric.loops.closing import Closing
 from recon3d_ros.backends.geometric.loops.landmarks import landmarks
 from recon3d_ros.backends.geometric.loops.search import LoopSearch, Snapshot
@@ -20,7 +21,7 @@ from recon3d_ros.backends.geometric.map import RECENT, Map, View
 from recon3d_ros.backends.geometric.matching import Features, detect
 from recon3d_ros.core.geometry import Array
 from recon3d_ros.core.threads import give_way
-from recon3d_ros.core.types import Image
+from recon3d_ros.core.types import Arrays, Image
 
 log = logging.getLogger(__name__)
 
@@ -129,13 +130,24 @@ class LoopCloser:
         self.failed += other.failed
         other.close()
 
+    def saved(self) -> Arrays:
+        """What is known of the keyframes."""
+        with self._searching:
+            return self.search.saved()
+
+    def resume(self, arrays: Arrays, lens: Lens) -> None:
+        """Know the keyframes of a saved map, which is in `map` already, and were all of this lens."""
+        self.search.resume(arrays, lens)
+        self._latest = self.map.keyframes[-1].index
+        self._ids = self.map.keyframes[-1].ids
+
     def alike(self, grey: Image, best: int = 3) -> list[int]:
         """Indices of up to `best` keyframes that look most like an image; none while few are known."""
-        if self._thread is None:
-            return []
         if not self.realtime:
             with self._changed:
                 self._wait()
+        if not len(self.search.places):
+            return []
         return self.search.places.rank(describe(grey), best=best)
 
     def close(self) -> None:

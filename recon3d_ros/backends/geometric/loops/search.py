@@ -12,14 +12,16 @@ from functools import cached_property
 import numpy as np
 
 from recon3d_ros.backends.geometric.bundle import Ints
+from recon3d_ros.backends.geometric.lens import Lens
 from recon3d_ros.backends.geometric.loops.closing import Closing
-from recon3d_ros.backends.geometric.loops.landmarks import Landmarks
+from recon3d_ros.backends.geometric.loops.landmarks import Landmarks, resume_landmarks, save_landmarks
 from recon3d_ros.backends.geometric.loops.pose_graph import Edge, chain, solve
 from recon3d_ros.backends.geometric.loops.verify import LEAST, apart, drift, relate
 from recon3d_ros.backends.geometric.loops.vlad import Descriptors, Places
 from recon3d_ros.core.errors import MissingDependency
 from recon3d_ros.core.geometry import Array, inverse
-from recon3d_ros.core.types import Pose
+from recon3d_ros.core.packing import part_of, within
+from recon3d_ros.core.types import Arrays, Pose
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +123,18 @@ class LoopSearch:
             marks.grow(scale)
         self._sightings = [replace(s, S_old_new=_grown(scale, s.S_old_new, scale)) for s in self._sightings]
         self._last = None
+
+    def saved(self) -> Arrays:
+        """What is remembered of the keyframes. Loops that were seen are in their poses."""
+        marks = save_landmarks(list(self._landmarks.values()))
+        return {**within("landmarks", marks), **within("places", self.places.saved())}
+
+    def resume(self, arrays: Arrays, lens: Lens) -> None:
+        """Remember what was saved. lens: of all these images."""
+        self.places.resume(part_of("places", arrays))
+        marks = resume_landmarks(part_of("landmarks", arrays), lens)
+        self._landmarks = {m.index: m for m in marks}
+        self._number = len(marks)
 
     def absorb(self, other: LoopSearch) -> None:
         """Take over the keyframes of a map in the same coordinates."""

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recon3d_ros.core.types import Floats, Image
+from recon3d_ros.core.packing import pack, part_of, unpack, within
+from recon3d_ros.core.types import Arrays, Floats, Image
 
 #: uint8 [N,32]: 256 bits each.
 Descriptors = NDArray[np.uint8]
@@ -91,6 +92,24 @@ class Places:
                 return []
             alike = np.array([self._vectors[i] for i in indices]) @ vlad(descriptors, self._words)
         return [indices[i] for i in np.argsort(-alike, kind="stable")[:best]]
+
+    def __len__(self) -> int:
+        return len(self._descriptors)
+
+    def saved(self) -> Arrays:
+        """All that is remembered."""
+        with self._lock:
+            known = dict(self._descriptors)
+        packed = pack(list(known.values()), np.empty((0, 32), np.uint8))
+        return {"index": np.array(list(known), np.int64), **within("descriptors", packed)}
+
+    def resume(self, arrays: Arrays) -> None:
+        """Remember what was saved, into an empty one."""
+        with self._lock:
+            known = unpack(part_of("descriptors", arrays))
+            self._descriptors = dict(zip(arrays["index"].tolist(), known, strict=True))
+            if len(self._descriptors) >= _FIRST:
+                self._learn()
 
     def absorb(self, other: Places) -> None:
         """Take over the keyframes of another map."""
