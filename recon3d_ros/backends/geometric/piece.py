@@ -15,7 +15,7 @@ from recon3d_ros.backends.geometric.loops.closer import LoopCloser
 from recon3d_ros.backends.geometric.loops.closing import Closing
 from recon3d_ros.backends.geometric.map import Keyframe, Map, View
 from recon3d_ros.backends.geometric.mapper import Mapper
-from recon3d_ros.backends.geometric.saving import resume_map, save_lens, save_map
+from recon3d_ros.backends.geometric.saving import resume_map, save_map
 from recon3d_ros.backends.geometric.tracker import Tracker
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.config import Config
@@ -115,17 +115,13 @@ class Piece:
         return offset
 
     def saved(self, lens: Lens) -> Arrays:
-        """The map as arrays; of other cameras than that of the lens only what was observed."""
-        return {
-            **within("map", save_map(self.map, lens)),
-            **within("lens", save_lens(lens, self.map.focal)),
-            **within("loops", self.loops.saved()),
-        }
+        """The map as arrays. lens: of the latest image."""
+        return {**within("map", save_map(self.map, lens)), **within("loops", self.loops.saved())}
 
-    def resume(self, arrays: Arrays, lens: Lens) -> None:
-        """Be the map that was saved, with a camera that is not found in it yet."""
-        resume_map(self.map, lens, part_of("map", arrays))
-        self.loops.resume(part_of("loops", arrays), lens)
+    def resume(self, arrays: Arrays, lenses: Sequence[Lens]) -> None:
+        """Be the map that was saved, with these lenses and a camera that is not found in it yet."""
+        resume_map(self.map, lenses, part_of("map", arrays))
+        self.loops.resume(part_of("loops", arrays), lenses[0])
         self.mapper.resume()
         self.front.lost = True
 

@@ -17,7 +17,7 @@ from recon3d_ros.backends.geometric.loops.closing import Closing
 from recon3d_ros.backends.geometric.map import Map, View
 from recon3d_ros.backends.geometric.piece import Piece, without_pose
 from recon3d_ros.backends.geometric.restart import Restart
-from recon3d_ros.backends.geometric.saving import resume_lens
+from recon3d_ros.backends.geometric.saving import resume_lenses
 from recon3d_ros.backends.stages import Stages
 from recon3d_ros.core.camera import Camera
 from recon3d_ros.core.config import Config
@@ -119,8 +119,9 @@ class Session:
     @classmethod
     def resumed(cls, arrays: Arrays, config: Config, realtime: bool, stages: Stages) -> Session:
         """One that goes on with a saved map, once it has found its place there."""
-        session = cls(resume_lens(part_of("lens", arrays)), config, realtime, stages)
-        session.current.resume(arrays, session.intake.lens)
+        lenses = resume_lenses(part_of("map", arrays))
+        session = cls(lenses[0], config, realtime, stages)
+        session.current.resume(arrays, lenses)
         session.depth.follow(session.current)
         session._awaits = True
         return session

@@ -136,7 +136,7 @@ class LoopCloser:
             return self.search.saved()
 
     def resume(self, arrays: Arrays, lens: Lens) -> None:
-        """Know the keyframes of a saved map, which is in `map` already, and were all of this lens."""
+        """Know the keyframes of a saved map, which is in `map` already."""
         self.search.resume(arrays, lens)
         self._latest = self.map.keyframes[-1].index
         self._ids = self.map.keyframes[-1].ids

@@ -130,7 +130,7 @@ class LoopSearch:
         return {**within("landmarks", marks), **within("places", self.places.saved())}
 
     def resume(self, arrays: Arrays, lens: Lens) -> None:
-        """Remember what was saved. lens: of all these images."""
+        """Remember what was saved. lens: stands for those of all images; only that of the latest one is ever asked for."""
         self.places.resume(part_of("places", arrays))
         marks = resume_landmarks(part_of("landmarks", arrays), lens)
         self._landmarks = {m.index: m for m in marks}
