@@ -34,7 +34,10 @@ class InputParams:
         8, "frames that may wait; beyond it the oldest is dropped and counted", low=1, high=1000
     )
     wait: float = param(
-        5.0, "time without data after which the node says what it waits for", unit="s", low=0.1
+        5.0,
+        "time without data after which the node says what it waits for; and no TF, with prior, while odometry may come",
+        unit="s",
+        low=0.1,
     )
     sync: float = param(0.03, "largest stamp difference of an image and its depth or pose", unit="s", low=0.0)
 

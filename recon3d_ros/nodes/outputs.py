@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,6 +80,7 @@ class StepPublisher:
         self._notice = node.add_publisher(KeyframeMessage, "~/keyframe", qos.NOTICES)
         self._tf = node.add_publisher(TFMessage, "/tf", qos.TF)
         self._camera_frame = ""
+        self._expected_until = 0.0
         self._odom_is_given = False
         self._map_to_odom = MapToOdom()
         self._begin()
@@ -162,9 +164,19 @@ class StepPublisher:
                 T_odom_base = inverse(self._T_map_given) @ T_map_base if sent_here else None
                 self._send_tf(stamp_ns, self._T_map_given, T_odom_base, base)
             return
+        if self._expects_odometry():
+            return
         T_odom_base = self._map_to_odom.in_odom(T_map_base)
         self._send(self._odometry, odometry_message(T_odom_base, stamp_ns, frames.named(frames.odom), base))
         self._send_tf(stamp_ns, self._map_to_odom.T_map_odom, T_odom_base, base)
+
+    def _expects_odometry(self) -> bool:
+        """Whether poses from outside are asked for and may still come: then odom -> base is not to be sent for a moment by
+        this node, and later by another one."""
+        if not self.config.prior or self.config.input.prior_frame:  # odom -> base of that is never sent here
+            return False
+        self._expected_until = self._expected_until or time.monotonic() + self.config.input.wait
+        return time.monotonic() < self._expected_until
 
     def _send_tf(self, stamp_ns: int, T_map_odom: Pose, T_odom_base: Pose | None, base: str) -> None:
         frames, links = self.config.frames, []

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes out besides what is seen elsewhere: who owns odom, and how often clouds and the path are sent."""
 
+import itertools
+
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
@@ -44,6 +46,38 @@ def test_odom_belongs_to_its_source_also_while_that_is_late(graph, start):
         assert graph.wait(lambda i=i: probe.heard["/tf"] and stamp_ns(last(probe)) == i * STEP)
     links = [[t.child_frame_id for t in message.transforms] for message in probe.heard["/tf"]]
     assert links == [["odom"]] * 3 and not probe.heard["reconstructor/odometry"]
+
+
+def test_until_the_first_odometry_nothing_is_said_of_odom(graph, start):
+    probe, node = start("-p", "prior:=true", "-p", "frames.base:=cam", "-p", "input.wait:=60.0")
+    odometry = probe.create_publisher(Odometry, "odom", qos.PLAYED)
+    probe.listen(TFMessage, "/tf", qos.TF)
+    probe.listen(PoseStamped, "reconstructor/pose")
+    assert graph.wait(lambda: probe.connected(odometry) and node.count_subscribers("/tf") >= 1)
+    assert graph.wait(lambda: node.count_subscribers("/reconstructor/pose"))
+    probe.send_image(STEP)
+    assert graph.wait(lambda: probe.heard["reconstructor/pose"])
+    for stamp in (2 * STEP - 10_000_000, 2 * STEP + 10_000_000):
+        odometry.publish(odometry_message(np.eye(4), stamp, "odom", "cam"))
+    assert graph.wait(lambda: len(node._aiding.prior.poses) == 2)
+    probe.send_image(2 * STEP)
+    assert graph.wait(lambda: probe.heard["/tf"])
+    assert [stamp_ns(m.transforms[0]) for m in probe.heard["/tf"]] == [2 * STEP]
+    assert [t.child_frame_id for t in probe.heard["/tf"][0].transforms] == ["odom"]
+
+
+def test_odometry_that_never_comes_is_not_waited_for_without_end(graph, start):
+    probe, node = start("-p", "prior:=true", "-p", "input.wait:=0.1")
+    probe.listen(TFMessage, "/tf", qos.TF)
+    assert graph.wait(lambda: probe.connected() and node.count_subscribers("/tf") >= 1)
+    sent = itertools.count(1)
+
+    def heard():
+        probe.send_image(next(sent) * STEP)
+        return probe.heard["/tf"]
+
+    assert graph.wait(heard)
+    assert [t.child_frame_id for t in probe.heard["/tf"][0].transforms] == ["odom", "cam"]
 
 
 def test_poses_that_come_without_tf_are_completed(graph, start):
