@@ -13,6 +13,8 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("recon3d_ros.msg")
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
@@ -160,6 +162,16 @@ class Probe(Node):
         for name, value in changes.items():
             setattr(message, name, value)
         self.images.publish(message)
+
+    def leave(self, publisher):
+        """Stop publishing. The executor does it itself: what vanishes under its hands ends its thread."""
+        task = self.executor.create_task(self.destroy_publisher, publisher)
+        assert wait_until(task.done)
+
+    def transition(self, name, *transitions):
+        """Lead a node through transitions of its life, as a manager does; True when all succeed."""
+        asked = [ChangeState.Request(transition=Transition(id=number)) for number in transitions]
+        return all(self.call(ChangeState, f"{name}/change_state", request).success for request in asked)
 
     def call(self, service, name, request):
         client = self.create_client(service, name)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Imu, NavSatFix, NavSatStatus
@@ -298,8 +297,7 @@ def test_a_node_that_is_active_again_listens_again(graph, start):
     odometry = probe.create_publisher(Odometry, "odom", qos.PLAYED)
     assert graph.wait(odometry.get_subscription_count)
     for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
-        request = ChangeState.Request(transition=Transition(id=transition))
-        assert probe.call(ChangeState, "/reconstructor/change_state", request).success
+        assert probe.transition("/reconstructor", transition)
         assert graph.wait(lambda: odometry.get_subscription_count() == node.is_active)
     odometry.publish(odometry_message(moved(1.0), STEP, "odom", "base_link"))
     assert graph.wait(lambda: len(node._aiding.prior.poses))

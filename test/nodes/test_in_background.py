@@ -4,7 +4,6 @@
 import threading
 
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from std_srvs.srv import Trigger
 
 from recon3d_ros.core.errors import InputError
@@ -41,18 +40,14 @@ def ask(graph, probe):
     return client.call_async(Trigger.Request())
 
 
-def change(probe, transition):
-    """What a lifecycle manager asks for."""
-    request = ChangeState.Request(transition=Transition(id=transition))
-    return probe.call(ChangeState, "/working/change_state", request).success
-
-
 def test_the_answer_comes_when_the_work_is_done_and_a_second_request_waits(graph):
     graph.start()
     node, probe = graph.add(Working()), graph.probe()
     first, second = ask(graph, probe), ask(graph, probe)
     assert node.begun.acquire(timeout=20)
-    assert change(probe, Transition.TRANSITION_DEACTIVATE)  # another callback of the same node has its turn
+    assert probe.transition(
+        "/working", Transition.TRANSITION_DEACTIVATE
+    )  # another callback of the same node has its turn
     assert not first.done() and not second.done() and node.under_way == {"work"}
     node.go.release()
     assert node.begun.acquire(timeout=20)
@@ -89,11 +84,11 @@ def test_a_node_that_is_cleaned_up_meanwhile_ends_the_work_and_lives_on(graph):
     node, probe = graph.add(Working()), graph.probe()
     ask(graph, probe)
     assert node.begun.acquire(timeout=20)
-    assert change(probe, Transition.TRANSITION_DEACTIVATE)
+    assert probe.transition("/working", Transition.TRANSITION_DEACTIVATE)
     threading.Timer(0.1, node.go.release).start()
-    assert change(probe, Transition.TRANSITION_CLEANUP)
+    assert probe.transition("/working", Transition.TRANSITION_CLEANUP)
     assert node.running == 0
-    assert change(probe, Transition.TRANSITION_CONFIGURE)
+    assert probe.transition("/working", Transition.TRANSITION_CONFIGURE)
     node.go.release()
     answer = ask(graph, probe)
     assert graph.wait(answer.done) and answer.result().success

@@ -20,7 +20,7 @@ STEP = 50_000_000
 
 def test_compressed_best_effort_images_are_taken(graph, start):
     probe, _node, frames = start()
-    probe.destroy_publisher(probe.images)
+    probe.leave(probe.images)
     images = probe.images = probe.create_publisher(
         CompressedImage, "image/compressed", qos_profile_sensor_data
     )
@@ -144,7 +144,7 @@ def calibration(tmp_path):
 
 def test_without_camera_info_the_calibration_file_serves_for_images_of_its_shape(graph, start, calibration):
     probe, node, frames = start("-p", calibration)
-    probe.destroy_publisher(probe.infos)
+    probe.leave(probe.infos)
     assert graph.wait(probe.images.get_subscription_count)
     probe.send_image(STEP)
     assert graph.wait(lambda: frames)
@@ -155,7 +155,7 @@ def test_without_camera_info_the_calibration_file_serves_for_images_of_its_shape
 
 def test_images_of_another_shape_than_the_calibration_are_dropped_and_counted(graph, start, calibration):
     probe, node, frames = start("-p", calibration)
-    probe.destroy_publisher(probe.infos)
+    probe.leave(probe.infos)
     assert graph.wait(probe.images.get_subscription_count)
     probe.send_image(STEP, np.zeros((32, 32, 3), np.uint8))
     assert graph.wait(lambda: node.run.drops["image size"] == 1)
@@ -173,7 +173,7 @@ def test_a_camera_info_that_is_not_calibrated_gives_way_to_the_file(graph, start
 
 def test_a_focal_length_is_guessed_where_that_is_asked_for(graph, start):
     probe, _node, frames = start("-p", "input.camera:=guess")
-    probe.destroy_publisher(probe.infos)
+    probe.leave(probe.infos)
     assert graph.wait(probe.images.get_subscription_count)
     probe.send_image(STEP)
     assert graph.wait(lambda: frames)
@@ -191,8 +191,8 @@ def add_camera(probe, name, depth=False):
 
 def test_the_only_camera_of_the_graph_is_taken_where_no_topic_is_given(graph, start):
     probe, node, frames = start()
-    probe.destroy_publisher(probe.images)
-    probe.destroy_publisher(probe.infos)
+    probe.leave(probe.images)
+    probe.leave(probe.infos)
     add_camera(probe, "/front", depth=True)
     assert graph.wait(probe.connected)
     probe.send_info()
@@ -203,7 +203,7 @@ def test_the_only_camera_of_the_graph_is_taken_where_no_topic_is_given(graph, st
 
 def test_of_several_cameras_none_is_taken_and_a_choice_is_asked_for(graph, start, capfd):
     probe, node, _frames = start("-p", "input.wait:=0.2")
-    probe.destroy_publisher(probe.images)
+    probe.leave(probe.images)
     for name in ("/front", "/down"):
         add_camera(probe, name)
     said = []
@@ -214,7 +214,7 @@ def test_of_several_cameras_none_is_taken_and_a_choice_is_asked_for(graph, start
 
 def test_a_topic_that_was_given_is_waited_for_whatever_else_is_there(graph, start):
     probe, node, _frames = start("-r", "image:=/wanted/image_raw", "-p", "input.wait:=0.2")
-    probe.destroy_publisher(probe.images)
+    probe.leave(probe.images)
     add_camera(probe, "/other")
     assert graph.wait(lambda: "/wanted/image_raw: no publisher" in (node.input.silence() or ""))
     assert not graph.wait(probe.images.get_subscription_count, 0.8) and not node.input.is_open
@@ -222,7 +222,7 @@ def test_a_topic_that_was_given_is_waited_for_whatever_else_is_there(graph, star
 
 def test_cameras_of_another_drone_are_left_alone(graph, start):
     probe, node, _frames = start("-r", "__ns:=/drone1")
-    probe.destroy_publisher(probe.images)
+    probe.leave(probe.images)
     add_camera(probe, "/drone10")
     assert not graph.wait(probe.images.get_subscription_count, 0.8)
     add_camera(probe, "/drone1/front")

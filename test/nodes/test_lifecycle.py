@@ -6,7 +6,7 @@ import os
 import pytest
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
+from lifecycle_msgs.srv import GetState
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import Marker, MarkerArray
@@ -21,11 +21,6 @@ STEP = 50_000_000
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
 SHUTDOWN = Transition.TRANSITION_UNCONFIGURED_SHUTDOWN
-
-
-def change(probe, name, transition):
-    request = ChangeState.Request(transition=Transition(id=transition))
-    return probe.call(ChangeState, f"{name}/change_state", request).success
 
 
 def state(probe, name):
@@ -50,33 +45,33 @@ def test_without_autostart_each_step_is_that_of_a_manager(graph, start, segments
     probe, node = start(create=lambda *_: made.append(graph.backend()) or made[-1])
     assert state(probe, "reconstructor") == "unconfigured" and not made
     assert not node.count_publishers("/reconstructor/pose")
-    assert change(probe, "reconstructor", CONFIGURE) and state(probe, "reconstructor") == "inactive"
+    assert probe.transition("reconstructor", CONFIGURE) and state(probe, "reconstructor") == "inactive"
     assert made and segments(os.getpid()) and node.count_publishers("/reconstructor/pose")
     assert not graph.wait(probe.connected, 0.8)
-    assert change(probe, "reconstructor", ACTIVATE) and state(probe, "reconstructor") == "active"
+    assert probe.transition("reconstructor", ACTIVATE) and state(probe, "reconstructor") == "active"
     assert graph.wait(probe.connected)
-    assert change(probe, "reconstructor", DEACTIVATE)
+    assert probe.transition("reconstructor", DEACTIVATE)
     assert graph.wait(lambda: not probe.images.get_subscription_count())
-    assert change(probe, "reconstructor", CLEANUP) and state(probe, "reconstructor") == "unconfigured"
+    assert probe.transition("reconstructor", CLEANUP) and state(probe, "reconstructor") == "unconfigured"
     assert node.run is None and not segments(os.getpid())
     assert graph.wait(lambda: not node.count_publishers("/reconstructor/pose"))
-    assert change(probe, "reconstructor", SHUTDOWN) and state(probe, "reconstructor") == "finalized"
+    assert probe.transition("reconstructor", SHUTDOWN) and state(probe, "reconstructor") == "finalized"
 
 
 def test_an_inactive_node_is_silent_and_its_map_goes_on_later(graph, start):
     probe, node = start()
     probe.listen(PoseStamped, "reconstructor/pose")
     probe.listen(Status, "reconstructor/status")
-    assert change(probe, "reconstructor", CONFIGURE) and change(probe, "reconstructor", ACTIVATE)
+    assert probe.transition("reconstructor", CONFIGURE, ACTIVATE)
     assert graph.wait(probe.connected) and graph.wait(lambda: node.count_subscribers("/reconstructor/pose"))
     probe.send_info()
     probe.send_image(STEP)
     assert graph.wait(lambda: probe.heard["reconstructor/pose"] and probe.heard["reconstructor/status"])
-    assert change(probe, "reconstructor", DEACTIVATE)
+    assert probe.transition("reconstructor", DEACTIVATE)
     heard = {topic: len(messages) for topic, messages in probe.heard.items()}
     probe.send_image(2 * STEP)
     assert not graph.wait(lambda: {t: len(m) for t, m in probe.heard.items()} != heard, 1.5)
-    assert change(probe, "reconstructor", ACTIVATE) and graph.wait(probe.connected)
+    assert probe.transition("reconstructor", ACTIVATE) and graph.wait(probe.connected)
     probe.send_info()
     probe.send_image(3 * STEP)
     assert graph.wait(lambda: len(probe.heard["reconstructor/pose"]) == 2)
@@ -88,12 +83,12 @@ def test_a_step_that_fails_frees_everything_and_tells_the_reason(graph, start, s
         raise InputError("these weights do not fit")
 
     probe, node = start(create=create)
-    assert not change(probe, "reconstructor", CONFIGURE)
+    assert not probe.transition("reconstructor", CONFIGURE)
     assert state(probe, "reconstructor") == "unconfigured"
     assert str(node.failure) == "these weights do not fit"
     assert "these weights do not fit; the node is unconfigured now" in capfd.readouterr().err
     assert not segments(os.getpid()) and not node.count_publishers("/reconstructor/pose")
-    assert not change(probe, "reconstructor", ACTIVATE)
+    assert not probe.transition("reconstructor", ACTIVATE)
 
 
 def test_a_backend_that_refuses_all_frames_leads_to_the_error_state(graph, start):
@@ -102,7 +97,7 @@ def test_a_backend_that_refuses_all_frames_leads_to_the_error_state(graph, start
             raise InputError("another camera")
 
     probe, node = start(create=lambda *_: Refusing())
-    assert change(probe, "reconstructor", CONFIGURE) and change(probe, "reconstructor", ACTIVATE)
+    assert probe.transition("reconstructor", CONFIGURE, ACTIVATE)
     assert graph.wait(probe.connected)
     probe.send_info()
     probe.send_image(STEP)
@@ -133,30 +128,30 @@ def test_a_mesher_made_active_again_shows_the_surface_again(graph):
     probe.send_info()
     probe.send_image(STEP)
     assert graph.wait(lambda: node.run.state().keyframes == 1)
-    assert change(probe, "mesher", CONFIGURE) and change(probe, "mesher", ACTIVATE)
+    assert probe.transition("mesher", CONFIGURE, ACTIVATE)
     for i in range(2, 5):
         probe.send_image(i * STEP)
     assert graph.wait(lambda: mesher.loop.mesher.triangles and not mesher.loop.waiting)
-    assert change(probe, "mesher", DEACTIVATE)
+    assert probe.transition("mesher", DEACTIVATE)
 
     def all_heard():
         return len(probe.heard["mesher/mesh"]) == mesher.published["/mesher/mesh"]
 
     assert graph.wait(all_heard)
     shown = len(probe.heard["mesher/mesh"])
-    assert change(probe, "mesher", ACTIVATE)
+    assert probe.transition("mesher", ACTIVATE)
     assert graph.wait(lambda: len(probe.heard["mesher/mesh"]) >= shown + 2 and all_heard())
     anew = probe.heard["mesher/mesh"][shown:]
     assert anew[0].markers[0].action == Marker.DELETEALL
     assert sum(len(m.points) for a in anew for m in a.markers) == 3 * mesher.loop.mesher.triangles
-    assert change(probe, "mesher", DEACTIVATE) and change(probe, "mesher", CLEANUP)
-    assert change(probe, "mesher", CONFIGURE)
+    assert probe.transition("mesher", DEACTIVATE, CLEANUP)
+    assert probe.transition("mesher", CONFIGURE)
     assert mesher.loop.mesher.triangles == 0
 
 
 def test_subscribers_that_ask_for_more_are_named(graph, start, capfd):
     probe, _node = start("-p", "qos_overrides./reconstructor/pose.publisher.reliability:=best_effort")
-    assert change(probe, "reconstructor", CONFIGURE)
+    assert probe.transition("reconstructor", CONFIGURE)
     probe.listen(PoseStamped, "reconstructor/pose")
     told = []
 
@@ -170,8 +165,8 @@ def test_subscribers_that_ask_for_more_are_named(graph, start, capfd):
 
 def test_a_publisher_whose_qos_does_not_fit_is_named(graph, start, capfd):
     probe, _node = start("-p", "input.reliability:=reliable")
-    assert change(probe, "reconstructor", CONFIGURE) and change(probe, "reconstructor", ACTIVATE)
-    probe.destroy_publisher(probe.images)
+    assert probe.transition("reconstructor", CONFIGURE, ACTIVATE)
+    probe.leave(probe.images)
     probe.images = probe.create_publisher(
         Image, "image", QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
     )

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import PointCloud2
 from visualization_msgs.msg import MarkerArray
 
@@ -72,9 +73,9 @@ class Drone:
         return {m.shm_name for m in self.heard["reconstructor/keyframe"] if (SHM / m.shm_name).exists()}
 
     def stop(self):
-        for node in (self.node, self.mesher):
-            node.trigger_deactivate()
-            node.trigger_cleanup()
+        down = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
+        for name in ("reconstructor", "mesher"):
+            assert self.probe.transition(f"/{self.name}/{name}", *down)
 
 
 @pytest.fixture

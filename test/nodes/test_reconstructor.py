@@ -89,7 +89,7 @@ def test_images_wait_for_the_camera_info_and_none_is_lost(graph, start):
 
 def test_without_camera_info_the_node_names_the_topics_it_waits_for(graph, start):
     probe, node = start("-p", "input.wait:=0.3", "-p", "input.queue:=2")
-    probe.destroy_publisher(probe.infos)
+    probe.leave(probe.infos)
     for i in range(1, 5):
         probe.send_image(i * STEP)
     # It says nothing for as long as something arrived a moment ago.
