@@ -5,6 +5,7 @@ disk never leaves half of one in the place of an older."""
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write that takes the name `path` when the block ends without error, and vanishes otherwise. Raises
     InputError when the folder or the disk refuses."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # A save that was asked for may be under way while another one is due.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         try:
             with open(temporary, "wb") as file:
