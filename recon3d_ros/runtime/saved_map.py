@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from recon3d_ros.core.types import Arrays
 from recon3d_ros.runtime.archive import read_archive, write_archive
 from recon3d_ros.runtime.pipeline import Pipeline
 from recon3d_ros.runtime.results import prepare_folder
+
+log = logging.getLogger(__name__)
 
 #: Folder, in an output folder, that maps are saved in.
 FOLDER = "map"
@@ -60,5 +63,8 @@ class SavedMap:
         """Let a pipeline go on with it."""
         try:
             pipeline.resume(self.arrays)
+            log.info(
+                "a saved map of %d points is loaded; the camera looks for its place", len(pipeline.cloud)
+            )
         except (KeyError, ValueError, IndexError) as error:
             raise InputError(f"the saved map lacks something ({error!r}): save it anew") from error

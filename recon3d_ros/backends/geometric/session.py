@@ -4,6 +4,8 @@ viewing direction, z its up direction, the median depth of its points is 1 and t
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from recon3d_ros.backends.geometric.depth_feeds import DepthFeeds
@@ -25,6 +27,8 @@ from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import inverse_similarity
 from recon3d_ros.core.packing import part_of
 from recon3d_ros.core.types import Arrays, Image, Join, Pose, Tracking, Update
+
+log = logging.getLogger(__name__)
 
 
 class Session:
@@ -174,6 +178,8 @@ class Session:
         """The camera is in a map again; the last view becomes a keyframe before the others refer to one."""
         updates = [] if piece is self.current else self._change(piece)
         self.restart.forget()
+        if self._awaits:
+            log.info("the camera found its place in the saved map")
         self._awaits = False
         last = piece.accept(placed[-1])
         return [*updates, *(piece.accept(p) for p in placed[:-1]), last]

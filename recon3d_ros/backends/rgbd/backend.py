@@ -4,6 +4,7 @@ number of places and not of frames; the depth of a keyframe is the sensor's."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
 import numpy as np
@@ -20,6 +21,8 @@ from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.geometry import body_from_optical, inverse
 from recon3d_ros.core.types import Arrays, Floats, Frame, Pose, Scale, Tracking, Update
 from recon3d_ros.keyframing.gate import KeyframeGate, induced_flow
+
+log = logging.getLogger(__name__)
 
 #: Every n-th row and column of the small depth image is aligned.
 STRIDE = 4
@@ -150,6 +153,8 @@ class RgbdReconstructor:
         steady = T is not None and self._last is not None and not self._lost
         self._motion = inverse(self._last) @ T if steady else np.eye(4)  # type: ignore[arg-type, operator]
         if T is not None:
+            if self._awaits:
+                log.info("the camera found its place in the saved map")
             self._last, self._awaits = T, False
         if len(self._map) and self._lost != (T is None):
             self._lost = T is None
