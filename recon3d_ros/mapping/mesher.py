@@ -77,16 +77,6 @@ class Mesher:
         self._blank: DepthImage | None = None
         self._camera: Camera | None = None
 
-    def saved(self) -> Arrays:
-        """All that a mesher needs to go on from here: `saving` in one go."""
-        work, arrays = self.saving(), None
-        while arrays is None:
-            try:
-                next(work)
-            except StopIteration as end:
-                arrays = end.value
-        return arrays
-
     def saving(self) -> Generator[None, None, Arrays]:
         """What `resume` takes, of the moment of the first step; the mesher may go on between the steps, which are bounded.
         The voxels are copied once. Poses corrected since the last rebuild are not in it. Raises InputError without a
@@ -101,7 +91,7 @@ class Mesher:
         return about(blocks=blocks).arrays()
 
     def resume(self, arrays: Arrays) -> None:
-        """Go on from what `saved` returned, instead of what is there; `changed` then gives the whole surface. Keyframes in
+        """Go on from what `saving` returned, instead of what is there; `changed` then gives the whole surface. Keyframes in
         it are repeated ones, and stay where they are whatever is corrected: their depth is not saved. Raises InputError,
         and nothing is changed, where the parameters contradict it or it is damaged."""
         saved = SavedSurface.of(arrays)

@@ -23,6 +23,16 @@ def fed(target, keyframes):
     return target
 
 
+def saved(target):
+    """All steps of a save at once."""
+    work = target.saving()
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
 def resumed(arrays, **params):
     target = mesher(**params)
     target.resume(arrays)
@@ -39,7 +49,7 @@ def equal(a, b):
 
 def rows(target):
     """All that is saved, blocks in the order of their coordinates; slots apart, whose order means nothing."""
-    arrays = dict(target.saved())
+    arrays = dict(saved(target))
     order = np.lexsort(arrays["coords"].T)
     apart = {name: arrays.pop(name) for name in ("slots", "free")}
     assert len(apart["slots"]) == target.blocks
@@ -72,7 +82,7 @@ def room(request, tmp_path):
 def test_going_on_equals_not_having_stopped_also_after_later_keyframes_were_corrected(walks, viewer, room):
     true, drifted = walks
     unbroken = fed(mesher(**room), true[:6])
-    target = resumed(unbroken.saved(), **room)
+    target = resumed(saved(unbroken), **room)
     viewer.follow(target.changed())
     viewer.assert_full(target)
     assert not differences(target, unbroken) and (target.keyframes, target.voxel_size) == (6, 0.04)
@@ -92,8 +102,8 @@ def test_going_on_equals_not_having_stopped_also_after_later_keyframes_were_corr
 
 
 def test_saved_again_it_is_the_same(walks, room):
-    arrays = fed(mesher(**room), walks[0]).saved()
-    again = resumed(arrays, **room).saved()
+    arrays = saved(fed(mesher(**room), walks[0]))
+    again = saved(resumed(arrays, **room))
     assert arrays.keys() == again.keys()
     for name, array in arrays.items():
         assert array.dtype == again[name].dtype and np.array_equal(array, again[name])
@@ -101,7 +111,7 @@ def test_saved_again_it_is_the_same(walks, room):
 
 def test_keyframes_of_before_are_repeated_ones_and_stay_where_they_are(walks):
     true, drifted = walks
-    target = resumed(fed(mesher(), drifted[:6]).saved())
+    target = resumed(saved(fed(mesher(), drifted[:6])))
     assert not target.integrate(drifted[3]) and target.counters["repeated"] == 1
     target.correct(poses(true[:8]))
     assert not target.rebuild(exactly=True)
@@ -111,7 +121,7 @@ def test_keyframes_of_before_are_repeated_ones_and_stay_where_they_are(walks):
 
 def test_what_was_saved_stays_where_it_is_when_depth_is_let_go(walks):
     true, drifted = walks
-    target = resumed(fed(mesher(), drifted[:4]).saved(), depth_memory=1)
+    target = resumed(saved(fed(mesher(), drifted[:4])), depth_memory=1)
     fed(target, drifted[4:])  # the seventh of these does not fit: the first four go
     target.correct(poses(true))
     assert target.rebuild()
@@ -121,7 +131,7 @@ def test_what_was_saved_stays_where_it_is_when_depth_is_let_go(walks):
 
 def test_without_depth_memory_it_goes_on_too(walks):
     true, drifted = walks
-    target = fed(resumed(fed(mesher(), true[:6]).saved(), depth_memory=0), drifted[6:])
+    target = fed(resumed(saved(fed(mesher(), true[:6])), depth_memory=0), drifted[6:])
     target.correct(poses(true))
     assert not target.rebuild() and not differences(target, fed(mesher(), true[:6] + drifted[6:]))
 
@@ -133,7 +143,7 @@ def test_the_derived_voxel_size_and_what_counts_as_seen_before_are_kept(take_wal
     unbroken = mesher(**params)
     for keyframe in still[:4]:
         unbroken.integrate(keyframe)
-    target = resumed(unbroken.saved(), **params)
+    target = resumed(saved(unbroken), **params)
     taken = [[each.integrate(keyframe) for keyframe in still[4:]] for each in (target, unbroken)]
     assert taken[0] == taken[1] and 0 < sum(taken[0]) < 8
     assert target.voxel_size == unbroken.voxel_size > 0 and not differences(target, unbroken)
@@ -141,17 +151,17 @@ def test_the_derived_voxel_size_and_what_counts_as_seen_before_are_kept(take_wal
 
 def test_with_less_memory_the_oldest_go_to_disk_and_nothing_is_lost(walks, tmp_path):
     whole = fed(mesher(), walks[0])
-    target = resumed(whole.saved(), max_blocks=100, spill=str(tmp_path))
+    target = resumed(saved(whole), max_blocks=100, spill=str(tmp_path))
     assert target.blocks == 100 < whole.blocks and equal(target.surface(), whole.surface())
-    seen = whole.saved()["last_seen"]
-    assert target.saved()["last_seen"][:100].min() >= np.sort(seen)[-100]
+    seen = saved(whole)["last_seen"]
+    assert saved(target)["last_seen"][:100].min() >= np.sort(seen)[-100]
     back = [replace(k, id=100 + k.id) for k in walks[0][::-1]]
     assert fed(target, back).blocks <= 100
 
 
 def test_without_disk_what_was_there_comes_into_memory(walks, tmp_path):
     tight = fed(mesher(max_blocks=130, spill=str(tmp_path)), walks[0])
-    target = resumed(tight.saved(), max_blocks=1000)
+    target = resumed(saved(tight), max_blocks=1000)
     assert target.blocks > 130 and equal(target.surface(), tight.surface())
     fed(target, [replace(k, id=100 + k.id) for k in walks[0]])
 
@@ -168,7 +178,7 @@ def test_without_disk_what_was_there_comes_into_memory(walks, tmp_path):
     ],
 )
 def test_parameters_that_contradict_the_map_are_refused_in_one_line_and_nothing_changes(walks, params, said):
-    arrays = fed(mesher(), walks[0]).saved()
+    arrays = saved(fed(mesher(), walks[0]))
     target = fed(mesher(**params), walks[0][:2])
     before = target.surface()
     with pytest.raises(InputError) as error:
@@ -209,13 +219,13 @@ def test_what_no_mesher_has_saved_is_refused_in_one_line_and_nothing_changes(wal
     target = fed(mesher(), walks[0][:2])
     before = target.surface()
     with pytest.raises(InputError, match="damaged") as error:
-        target.resume(DAMAGES[damage](fed(mesher(), walks[0][:3]).saved()))
+        target.resume(DAMAGES[damage](saved(fed(mesher(), walks[0][:3]))))
     assert "\n" not in str(error.value) and equal(target.surface(), before)
 
 
 def test_without_a_surface_there_is_nothing_to_save():
     with pytest.raises(InputError, match="no surface yet"):
-        mesher().saved()
+        saved(mesher())
 
 
 @pytest.mark.parametrize("meanwhile", ["keyframes", "a rebuild", "a reset"])
@@ -224,7 +234,7 @@ def test_what_is_saved_is_of_one_moment_whatever_comes_meanwhile(walks, monkeypa
     monkeypatch.setattr(checkpoint, "_STEP", 15)
     true, drifted = walks
     target = fed(mesher(max_blocks=130, spill=str(tmp_path)), drifted[:8])
-    expected, work = target.saved(), target.saving()
+    expected, work = saved(target), target.saving()
     steps, got = 0, None
     while got is None:
         try:
