@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mesher on synthetic flights. One in a room: integration, extraction of what changed and marker bytes, each against
 the way they replace, on the same keyframes in turn. One through room after room, the map growing all the time: does the
-cost of a keyframe stay flat, and what does a voxel cost in memory?
+cost of a keyframe stay flat, what does a voxel cost in memory, and how long does it take to save and load the map?
 
 Times are those of the calling thread on a processor, so that other work on the machine counts little; on a GPU, of the
 clock. One JSON line per part and voxel size. With Open3D installed, its VoxelBlockGrid runs beside; with ROS 2, messages
@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -32,6 +33,7 @@ from recon3d_ros.core.types import Frame, Keyframe, MeshBlock, Scale
 from recon3d_ros.mapping.mesher import Mesher
 from recon3d_ros.mapping.warm_up import warm_up
 from recon3d_ros.ros.marker_cdr import MarkerWriter
+from recon3d_ros.runtime.archive import read_archive, write_archive
 from recon3d_ros.synth.flight import FlightOptions, SyntheticFlight
 from recon3d_ros.synth.sensor import Faults
 
@@ -196,7 +198,29 @@ def measure_flight(timed: Timer, device: str, number: int) -> bool:
     per_million = mesher.memory_mb / (mesher.blocks * 512 / 1e6)
     line |= {"mb_per_million_voxels": round(per_million, 2), "bars": {"last_to_first": 1.15, "mb": 8.0}}
     print(json.dumps(line), flush=True)
+    measure_save(mesher, device)
     return max(growth) <= 1.15 and per_million <= 8.0
+
+
+def measure_save(mesher: Mesher, device: str) -> None:
+    """Save the surface, load it, and print the line; seconds by the clock."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, other = Path(folder) / "surface.npz", make_mesher(device, FLIGHT_VOXEL)
+        start, work = time.perf_counter(), mesher.saving()
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                copied, arrays = time.perf_counter(), end.value
+                break
+        write_archive(path, "surface", arrays)
+        written = time.perf_counter()
+        other.resume(read_archive(path, "surface"))
+        loaded = time.perf_counter()
+        line = {"bench": "mesher", "part": "save", "blocks": other.blocks}
+        line |= {"memory_mb": round(mesher.memory_mb), "file_mb": round(path.stat().st_size / 1e6)}
+        line |= {"copy_s": round(copied - start, 2), "write_s": round(written - copied, 2)}
+        print(json.dumps(line | {"load_s": round(loaded - written, 2)}), flush=True)
 
 
 def resident_mb() -> float:

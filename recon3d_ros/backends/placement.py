@@ -169,7 +169,7 @@ class Placement:
         """Lie where a saved map lay, for good: others hold on to its places."""
         self._starts, self._similarities = arrays["starts"].tolist(), list(arrays["similarities"])
         self.is_fixed, self.gravity = bool(arrays["is_fixed"]), Gravity(str(arrays["gravity"]))
-        self._is_saved = self._is_placed = self._depth_told = True
+        self._is_saved = True
 
     def statistics(self) -> dict[str, float]:
         """prior_scale: metres per unit of the engine as used; prior_scale_now: by the newest keyframes."""

@@ -35,7 +35,7 @@ class InputParams:
     )
     wait: float = param(
         5.0,
-        "time without data after which the node says what it waits for; and no TF, with prior, while odometry may come",
+        "time without data after which the node says what it waits for, and after which, with prior, odometry is given up",
         unit="s",
         low=0.1,
     )

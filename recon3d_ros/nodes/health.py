@@ -97,6 +97,7 @@ class HealthPublisher:
         s, (fps_in, fps_out), gpu = health.status, self._rates(health), gpu_mb()
         return {
             "lifecycle": self._node.state,
+            # Copied at once, before other threads change it.
             "under_way": ", ".join(sorted(tuple(self._node.under_way))) or "nothing",
             "frames": s.frames,
             "fps": f"{s.fps:.2f}",

@@ -21,10 +21,11 @@ from recon3d_ros.core.types import Keyframe, MeshBlock, Pose, Scale
 from recon3d_ros.mapping.export import write_ply_mesh
 from recon3d_ros.mapping.warm_up import warm_up
 from recon3d_ros.nodes import process
+from recon3d_ros.nodes.folders import map_to_load, output_folder
 from recon3d_ros.nodes.health import Health, HealthPublisher
 from recon3d_ros.nodes.in_background import InBackground
 from recon3d_ros.nodes.lifecycle import ManagedNode
-from recon3d_ros.nodes.save_mesh import LIVE, SaveMesh, output_of
+from recon3d_ros.nodes.save_mesh import LIVE, SaveMesh
 from recon3d_ros.nodes.worker import total
 from recon3d_ros.ros import qos
 from recon3d_ros.ros.convert import header
@@ -236,12 +237,12 @@ class MesherNode(ManagedNode):
             raise InputError("the mesher has no map: configure it first")
 
     def _save_map_of_output(self) -> str:
-        return f"saved {self._write_surface(Path(output_of(self.config)) / FOLDER)}"
+        return f"saved {self._write_surface(output_folder(self.config) / FOLDER)}"
 
     def _load_map_of_parameters(self) -> str:
-        folder = self.config.map or Path(output_of(self.config)) / FOLDER
+        folder = map_to_load(self.config)
         self.load_map(folder)
-        return f"going on with {Path(folder) / SURFACE}"
+        return f"going on with {folder / SURFACE}"
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self.reset()

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recon3d_ros.core.config import Config, MeshParams
-from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.types import MeshBlock
+from recon3d_ros.nodes.folders import output_folder
 from recon3d_ros.nodes.in_background import InBackground
 from recon3d_ros.nodes.lifecycle import ManagedNode
 from recon3d_ros.runtime.mesh_file import MeshOptions
@@ -36,15 +36,8 @@ class SaveMesh:
 
     def _save(self) -> str:
         config = self._config()
-        path = self._saver.save(self._surface(), output_of(config), options(config.mesh))
+        path = self._saver.save(self._surface(), output_folder(config), options(config.mesh))
         return f"saved {path}"
-
-
-def output_of(config: Config) -> str:
-    """The folder `output`. Raises InputError where none is named."""
-    if not config.output:
-        raise InputError("set the parameter 'output' to a folder first")
-    return config.output
 
 
 def options(params: MeshParams) -> MeshOptions:

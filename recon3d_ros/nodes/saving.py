@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recon3d_ros.core.errors import InputError, ReconError
+from recon3d_ros.nodes.folders import map_to_load, output_folder
 from recon3d_ros.runtime.results import Results, save
 from recon3d_ros.runtime.saved_map import FOLDER, SavedMap
 
@@ -19,21 +20,20 @@ def save_all(
     node: ReconstructorNode, with_mesh: Callable[[Results], Results] = lambda results: results
 ) -> list[str]:
     """Save what the parameters ask for, at the end; returns what failed. with_mesh: adds what another node made."""
-    results, folder = node.results(), node.config.output
-    if results is None or not folder:
+    results = node.results() if node.config.output else None
+    if results is None:
         return []
+    folder = output_folder(node.config)
     failures = save(with_mesh(results), folder)
-    return failures + (_save_map(node, Path(folder) / FOLDER) if node.config.save_map else [])
+    return failures + (_save_map(node, folder / FOLDER) if node.config.save_map else [])
 
 
 def save_now(node: ReconstructorNode) -> str:
     """For ~/save_map: results, and the map beside them. Returns what to answer; raises ReconError with what failed."""
-    folder, results = node.config.output, node.results()
-    if not folder:
-        raise InputError("set the parameter 'output' to a folder first")
+    folder, results = output_folder(node.config), node.results()
     if results is None:
         raise InputError("no images came yet")
-    failures = save(results, folder) + _save_map(node, Path(folder) / FOLDER)
+    failures = save(results, folder) + _save_map(node, folder / FOLDER)
     if failures:
         raise ReconError("; ".join(failures))
     return f"saved in {folder}"
@@ -41,11 +41,8 @@ def save_now(node: ReconstructorNode) -> str:
 
 def load(node: ReconstructorNode) -> str:
     """For ~/load_map: go on with the map in the folder of the parameter `map`, or that which ~/save_map saved. Returns what
-    to answer; raises ReconError, and then what was there goes on."""
-    config = node.config
-    if not (config.map or config.output):
-        raise InputError("set the parameter 'map' to the folder of a saved map first")
-    folder = Path(config.map or Path(config.output) / FOLDER)
+    to answer; raises ReconError, and then what was there goes on, unless it says that only the surface is missing."""
+    folder = map_to_load(node.config)
     saved = SavedMap.read(folder, node.backend)
     if node.run is None:
         node.begins_with, node.backend = saved, saved.backend

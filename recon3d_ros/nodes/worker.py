@@ -173,7 +173,7 @@ class LiveRun:
     def saved(self, backend: str) -> SavedMap:
         """The map as it is now. Raises InputError where there is none that one could go on with."""
         with self._lock:
-            return SavedMap.of(self.pipeline, backend, self._config)
+            return SavedMap.of(self.pipeline, backend)
 
     def resume(self, saved: SavedMap) -> None:
         """Go on with a saved map; what waits is forgotten."""

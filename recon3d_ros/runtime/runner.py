@@ -80,7 +80,7 @@ class OfflineRun:
     def save_map(self, folder: Path) -> list[str]:
         """Save the map, to go on with it another time; returns what failed."""
         try:
-            SavedMap.of(self.pipeline, self.backend, self.config).write(folder)
+            SavedMap.of(self.pipeline, self.backend).write(folder)
             self.mesher.save(folder / SURFACE)
         except ReconError as error:
             return [f"the map is not saved: {error}"]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from recon3d_ros.core.config import Config
 from recon3d_ros.core.errors import InputError
 from recon3d_ros.core.packing import part_of, within
 from recon3d_ros.core.params import dump_yaml
@@ -36,21 +35,21 @@ class SavedMap:
     arrays: Arrays
 
     @staticmethod
-    def of(pipeline: Pipeline, backend: str, config: Config) -> SavedMap:
+    def of(pipeline: Pipeline, backend: str) -> SavedMap:
         """The map of a pipeline as it is now. Raises InputError where there is none that one could go on with."""
-        return SavedMap(backend, dump_yaml(config), pipeline.saved())
+        return SavedMap(backend, dump_yaml(pipeline.config), pipeline.saved())
 
     @staticmethod
     def read(folder: str | Path, backend: str) -> SavedMap:
         """The map in a folder, for this backend ("auto": any). Raises InputError for what cannot be gone on with."""
         path = Path(folder) / _FILE
         arrays = read_archive(path, _KIND)
-        made_by = str(arrays["backend"])
+        made_by, config = (str(arrays.get(name, "")) for name in ("backend", "config"))
         if backend not in ("auto", made_by):
             raise InputError(
                 f"{path} is a map of backend '{made_by}', not '{backend}': set backend to {made_by}"
             )
-        return SavedMap(made_by, str(arrays["config"]), part_of("pipeline", arrays))
+        return SavedMap(made_by, config, part_of("pipeline", arrays))
 
     def write(self, folder: str | Path) -> Path:
         """Write it into a folder, which is made; returns the file. Raises InputError when that cannot be."""
@@ -63,8 +62,6 @@ class SavedMap:
         """Let a pipeline go on with it."""
         try:
             pipeline.resume(self.arrays)
-            log.info(
-                "a saved map of %d points is loaded; the camera looks for its place", len(pipeline.cloud)
-            )
         except (KeyError, ValueError, IndexError) as error:
             raise InputError(f"the saved map lacks something ({error!r}): save it anew") from error
+        log.info("a saved map of %d points is loaded; the camera looks for its place", len(pipeline.cloud))

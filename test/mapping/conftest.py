@@ -175,6 +175,12 @@ def take_walk():
     return walk
 
 
+@pytest.fixture(scope="session")
+def walks():
+    """True and drifted keyframes."""
+    return walk(12), walk(12, drift=20)
+
+
 def wall(distance, sigma=0.0, id_=0):
     """A keyframe of a wall straight ahead, sigma the standard deviation of its inverse depth."""
     shot = shoot(boxes([((-99.0, -99.0, distance), (99.0, 99.0, distance + 1))]), np.eye(4))

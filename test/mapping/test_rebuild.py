@@ -42,12 +42,6 @@ def assert_same_volume(a, b):
         assert np.array_equal(mine, other)
 
 
-@pytest.fixture
-def walks(take_walk):
-    """True and drifted keyframes."""
-    return take_walk(12), take_walk(12, drift=20)
-
-
 @pytest.mark.parametrize("max_blocks", [10_000, 120], ids=["room for all", "full"])
 def test_a_correction_rebuilds_the_volume_of_the_corrected_poses_bit_for_bit(walks, viewer, max_blocks):
     true, drifted = walks

@@ -64,12 +64,6 @@ def differences(a, b):
     return out if equal(a.surface(), b.surface()) else [*out, "surface"]
 
 
-@pytest.fixture(scope="module")
-def walks(take_walk):
-    """True and drifted keyframes."""
-    return take_walk(12), take_walk(12, drift=20)
-
-
 @pytest.fixture(params=["room for all", "full", "full, with disk"])
 def room(request, tmp_path):
     """Parameters."""

@@ -327,7 +327,7 @@ def test_a_map_is_loaded_instead_of_what_is_there(graph, start, saved):
     probe.listen(MarkerArray, "mesher/mesh", qos.MESH)
     meshed(graph, node, writer, start=200)
     assert graph.wait(lambda: min(x(probe)) > 2.0)
-    assert ask(probe, "load_map").message == "set the parameter 'output' to a folder first"
+    assert ask(probe, "load_map").message == "set the parameter 'map' to the folder of a saved map first"
     change(probe, output=str(saved.parent))
     answer = ask(probe, "load_map")
     assert answer.success and answer.message == f"going on with {saved}/surface.npz"

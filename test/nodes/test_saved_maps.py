@@ -126,7 +126,7 @@ def test_the_services_say_what_is_missing(graph, tmp_path, service, output, why)
     assert flown.indices() == list(range(8))
 
 
-def test_images_go_on_while_a_map_is_saved_and_what_fails_is_said(graph, tmp_path):
+def test_a_map_that_cannot_be_written_is_said_and_the_rest_is_saved(graph, tmp_path):
     flown = Slam(graph, tmp_path)
     flown.fly()
     (tmp_path / "map").write_text("a file where a folder should be")

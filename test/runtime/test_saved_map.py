@@ -46,7 +46,7 @@ def fly_on(made, frames):
 
 
 def test_cloud_and_indices_go_on_and_the_trajectory_is_that_of_the_new_flight(frames, flown, tmp_path):
-    path = SavedMap.of(flown, "rgbd", CONFIG).write(tmp_path / "map")
+    path = SavedMap.of(flown, "rgbd").write(tmp_path / "map")
     assert path == tmp_path / "map" / "reconstruction.npz"
     saved = SavedMap.read(tmp_path / "map", "auto")
     assert saved.backend == "rgbd"
@@ -69,7 +69,7 @@ def test_ids_after_a_jump_of_time_are_not_given_twice(frames, flown, tmp_path):
     flown.begin_map()
     for frame in frames[:6]:
         flown.step(frame)
-    SavedMap.of(flown, "rgbd", CONFIG).write(tmp_path)
+    SavedMap.of(flown, "rgbd").write(tmp_path)
     made = pipeline()
     SavedMap.read(tmp_path, "rgbd").resume(made)
     assert set(made.cloud.ranges()) == set(flown.maps.clouds[1].ranges())
@@ -77,7 +77,7 @@ def test_ids_after_a_jump_of_time_are_not_given_twice(frames, flown, tmp_path):
 
 
 def test_a_cloud_that_may_hold_less_drops_its_oldest_points(flown, tmp_path):
-    SavedMap.of(flown, "rgbd", CONFIG).write(tmp_path)
+    SavedMap.of(flown, "rgbd").write(tmp_path)
     limit = len(flown.cloud) // 2
     config = dataclasses.replace(CONFIG, cloud=dataclasses.replace(CONFIG.cloud, max_points=limit))
     made = pipeline(config)
@@ -86,13 +86,13 @@ def test_a_cloud_that_may_hold_less_drops_its_oldest_points(flown, tmp_path):
 
 
 def test_the_map_of_another_backend_is_refused(flown, tmp_path):
-    SavedMap.of(flown, "rgbd", CONFIG).write(tmp_path)
+    SavedMap.of(flown, "rgbd").write(tmp_path)
     with pytest.raises(InputError, match="is a map of backend 'rgbd', not 'geometric': set backend to rgbd"):
         SavedMap.read(tmp_path, "geometric")
 
 
 def test_a_map_that_lacks_something_is_refused(flown, tmp_path):
-    path = SavedMap.of(flown, "rgbd", CONFIG).write(tmp_path)
+    path = SavedMap.of(flown, "rgbd").write(tmp_path)
     arrays = dict(read_archive(path, "reconstruction"))
     del arrays["pipeline.backend.T_map_cam"]
     write_archive(path, "reconstruction", arrays)
@@ -110,4 +110,4 @@ def test_a_folder_without_a_map_is_refused(tmp_path):
 
 def test_nothing_is_written_where_there_is_no_map(tmp_path):
     with pytest.raises(InputError, match="there is no map yet"):
-        SavedMap.of(pipeline(), "rgbd", CONFIG)
+        SavedMap.of(pipeline(), "rgbd")

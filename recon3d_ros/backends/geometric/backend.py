@@ -63,7 +63,8 @@ class GeometricReconstructor:
         """Id of the map that the camera is in, and what is needed to go on with it."""
         if self._session is None:
             raise InputError("there is no map yet")
-        return self._session.saved(self._index)
+        number, arrays = self._session.saved()
+        return number, {"next_index": np.array(self._index), **arrays}
 
     def resume(self, arrays: Arrays) -> None:
         """Go on with a saved map: the camera is lost until it recognises it."""

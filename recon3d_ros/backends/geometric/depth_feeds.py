@@ -58,11 +58,6 @@ class DepthFeeds:
         self._current = self._new(piece)
         return updates
 
-    def follow(self, piece: Piece) -> None:
-        """The map was filled: nothing is owed for what it holds."""
-        self._current.feed.close()
-        self._current = self._new(piece)
-
     def join(self, join: Join, piece: Piece) -> None:
         """After `leave`: go on in the map that two became."""
         scale = scale_of(join.S_kept_moved)

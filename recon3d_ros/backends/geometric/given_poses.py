@@ -73,7 +73,7 @@ class GivenPoses:
         """The poses given, camera to map, by index."""
         return self.frames.all()
 
-    def saved(self, next_index: int) -> tuple[int, Arrays]:
+    def saved(self) -> tuple[int, Arrays]:
         """There is nothing to find one's place in."""
         raise InputError("with geometric.mapping_only there is no map to go on with: leave save_map out")
 

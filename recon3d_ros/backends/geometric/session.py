@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
-
 from recon3d_ros.backends.geometric.depth_feeds import DepthFeeds
 from recon3d_ros.backends.geometric.frontend import Placed
 from recon3d_ros.backends.geometric.initialiser import Waiting
@@ -35,11 +33,13 @@ class Session:
     """Begin a map, track every frame, solve its pose; at keyframes triangulate, adjust and send the image to the depth
     worker; when lost, search; when lost for long, begin another map and look out for the older ones."""
 
-    def __init__(self, lens: Lens, config: Config, realtime: bool, stages: Stages) -> None:
+    def __init__(
+        self, lens: Lens, config: Config, realtime: bool, stages: Stages, saved: Piece | None = None
+    ) -> None:
         self.intake = Intake(lens)
         self.config, self.realtime, self.stages = config, realtime, stages
         self._maps = 1
-        self.current = self._piece()
+        self.current = saved or self._piece()
         #: Maps that the camera left.
         self.older: list[Piece] = []
         self.depth = DepthFeeds(self.current, config.geometric, realtime)
@@ -48,7 +48,7 @@ class Session:
         self.lost = self.joined = 0
         self._turn = 0
         #: A saved map in which the camera was not found yet: no other one begins.
-        self._awaits = False
+        self._awaits = saved is not None
 
     @property
     def map(self) -> Map:
@@ -113,22 +113,19 @@ class Session:
             **self.depth.statistics(),
         }
 
-    def saved(self, next_index: int) -> tuple[int, Arrays]:
-        """Id of the map that the camera is in, and that map. next_index: of the frame that comes next."""
+    def saved(self) -> tuple[int, Arrays]:
+        """Id of the map that the camera is in, and that map."""
         if not self.map.keyframes:
             raise InputError("there is no map yet")
-        arrays = self.current.saved(self.intake.lens)
-        return self.current.id, {"next_index": np.array(next_index), **arrays}
+        return self.current.id, self.current.saved(self.intake.lens)
 
     @classmethod
     def resumed(cls, arrays: Arrays, config: Config, realtime: bool, stages: Stages) -> Session:
         """One that goes on with a saved map, once it has found its place there."""
         lenses = resume_lenses(part_of("map", arrays))
-        session = cls(lenses[0], config, realtime, stages)
-        session.current.resume(arrays, lenses)
-        session.depth.follow(session.current)
-        session._awaits = True
-        return session
+        piece = Piece(0, lenses[0], config, realtime, stages)
+        piece.resume(arrays, lenses)
+        return cls(lenses[0], config, realtime, stages, piece)
 
     def _piece(self) -> Piece:
         return Piece(0, self.intake.lens, self.config, self.realtime, self.stages)
